@@ -1,0 +1,127 @@
+"""The scorer protocol: documents in, numbers out; a scorer never decides.
+
+Errors a user can cause or cure, each one sentence that says what was found, what was expected and what to do:
+
+    GristmillError
+    |-- RecipeError      the recipe asks for something impossible
+    |-- CorpusError      an input cannot be read or does not fit what was ingested before
+    |-- ScorerError      a scorer cannot be built, or broke its contract on a shard
+    |-- SelectionError   a selection cannot be made, or a keep rate left its bounds
+    |-- WorkspaceError   the workspace is locked, damaged or of another format
+    `-- QueryError       an SQL question that cannot be answered
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from gristmill.scorers.text import TextBatch
+
+
+class GristmillError(Exception):
+    """Base of every error that a user can cause or cure."""
+
+
+class RecipeError(GristmillError):
+    """The recipe asks for something impossible."""
+
+
+class CorpusError(GristmillError):
+    """An input cannot be read, or does not fit what was ingested before."""
+
+
+class ScorerError(GristmillError):
+    """A scorer cannot be built, or broke its contract."""
+
+
+class SelectionError(GristmillError):
+    """A selection cannot be made, or a keep rate left its bounds."""
+
+
+class WorkspaceError(GristmillError):
+    """The workspace is locked, damaged or of another format."""
+
+
+class QueryError(GristmillError):
+    """An SQL question that cannot be answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """What one score column means.
+
+    Args:
+        name: Column name, unique over all scorers, as published where a paper or tool published it.
+        type: Arrow type of the values.
+        description: The formula in words.
+        unit: Unit of the values ("words", "fraction", "documents", ...).
+        minimum: Smallest possible value, None where there is none or the type is not a number.
+        maximum: Largest possible value, None where there is none or the type is not a number.
+        higher_is_better: Direction; None where the field knows no better end.
+        empty: The value for empty text.
+        source: The paper section, specification or reference code it follows.
+        deviation: How the value departs from that source, empty where it does not.
+    """
+
+    name: str
+    type: pa.DataType
+    description: str
+    unit: str
+    minimum: float | None = None
+    maximum: float | None = None
+    higher_is_better: bool | None = None
+    empty: Any = 0
+    source: str = ""
+    deviation: str = ""
+
+
+class Scorer(ABC):
+    """Base of every scorer: a frozen dataclass whose fields are the options that change its numbers.
+
+    A scorer is picklable before `setup`, which loads what is costly. Splitting or reordering a batch changes
+    no document's score.
+    """
+
+    name: ClassVar[str]
+    """The scorer's id in recipes, in SQL (`score_<name>`) and on disk."""
+    version: ClassVar[int]
+    """Raised by the author by hand whenever the numbers change."""
+    accelerator: ClassVar[bool] = False
+    """Whether the scorer wants a GPU on distributed runners."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[Column, ...]:
+        """The columns `score` returns, in order."""
+
+    def model_digests(self) -> dict[str, str]:
+        """Option name -> digest of the model bytes it points to; such options count by content, not by path."""
+        return {}
+
+    def setup(self) -> None:
+        """Load what is costly; called once in each worker before the first `score`."""
+
+    @abstractmethod
+    def score(self, batch: TextBatch) -> pa.RecordBatch:
+        """Score one batch.
+
+        Args:
+            batch: The documents, n rows.
+
+        Returns:
+            n rows in the same order with exactly the declared columns, without nulls.
+        """
+
+    def schema(self) -> pa.Schema:
+        """Arrow schema of what `score` returns."""
+        return pa.schema([pa.field(column.name, column.type, nullable=False) for column in self.columns])
+
+    def fingerprint(self) -> str:
+        """Identity of the numbers: name, version, options and model bytes, as 16 hexadecimal digits."""
+        options = asdict(self) | self.model_digests()  # type: ignore[call-overload]
+        identity = {"name": self.name, "version": self.version, "options": options}
+        return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
