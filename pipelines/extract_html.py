@@ -10,7 +10,7 @@ shingles of 4 words, precision and recall averaged over pages), one core, from b
     trafilatura 2.3.1, fast           F1 0.955  precision 0.921  recall 0.991   63 pages/s
     trafilatura, default              F1 0.950  precision 0.913  recall 0.991   40 pages/s
 
-Both lose as little text; trafilatura leaves out 4 points more boilerplate and takes seven to ten times as long.
+Both lose as little text; trafilatura leaves out 4 points more boilerplate and takes 7 to 10 times as long.
 A corpus of hundreds of millions of pages pays for that in machines, and line and quality rules remove
 boilerplate later, so the speed wins. Nested `<div>`s cost resiliparse quadratic time (10,000 deep: 2 s;
 100,000: minutes), which is one reason why pages are extracted in a process of their own.

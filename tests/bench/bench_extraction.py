@@ -3,8 +3,8 @@
     python tests/bench/bench_extraction.py [--peer-python PYTHON] [--benchmark ARCHIVE]
 
 The measure is that of the article extraction benchmark (Scrapinghub 2020, `evaluate.py`): shingles of 4
-words, precision and recall averaged over pages. Times are of one process, from bytes to text; reading the archive is
-not counted. The peer runs in an environment of its own, made for the run unless one is named.
+words, precision and recall averaged over pages. Times are of one process, from bytes to text; reading the
+archive is not counted. The peer runs in an environment of its own, made for the run unless one is named.
 """
 
 import argparse
