@@ -1,0 +1,75 @@
+"""fastText classifiers (Joulin et al. 2017): load a `.bin` or `.ftz` file, label texts.
+
+fastText reads one text a line and takes words that start with `__label__` for labels, so line ends and that
+prefix become blanks. Texts go to the library as lists: its 0.9.2 wheel fails on single strings under NumPy 2.
+"""
+
+import hashlib
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+LABEL_PREFIX = "__label__"
+
+
+def one_line(texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    """The texts as fastText takes them: no line end, no label; n texts."""
+    return pc.replace_substring(pc.replace_substring(texts, "\n", " "), LABEL_PREFIX, " ")
+
+
+class TextClassifier:
+    """A supervised fastText model.
+
+    Args:
+        model: What `fasttext.load_model` returns.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a model.
+
+        Raises:
+            ValueError: If the file is no supervised fastText model.
+        """
+        import fasttext
+
+        # Every load prints a warning about an interface that changed in 2020.
+        with redirect_stderr(StringIO()):
+            model = fasttext.load_model(str(path))
+        model.predict([""])
+        return cls(model)
+
+    @staticmethod
+    def digest(path: Path) -> str:
+        """Hash of the model's bytes."""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels, without fastText's prefix and otherwise as trained ("en", "eng_Latn")."""
+        return [label.removeprefix(LABEL_PREFIX) for label in self._model.get_labels()]
+
+    def predict(self, texts: pa.LargeStringArray) -> tuple[list[str], npt.NDArray[np.float32]]:
+        """The likeliest label of each text.
+
+        Args:
+            texts: n texts.
+
+        Returns:
+            n labels, empty where the model knows no word of a text, and their probabilities in [0, 1],
+            float32, shape (n,); fastText's own exceed 1 by rounding.
+        """
+        labels, probabilities = self._model.predict(one_line(texts).to_pylist())
+        best = [label[0].removeprefix(LABEL_PREFIX) if len(label) else "" for label in labels]
+        values = np.array([value[0] if len(value) else 0.0 for value in probabilities], np.float32)
+        return best, np.clip(values, 0, 1)
