@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
-
 from gristmill.scorers.text import TextBatch
 
 
@@ -98,11 +97,15 @@ class Scorer(ABC):
     def columns(self) -> tuple[Column, ...]:
         """The columns `score` returns, in order."""
 
+    def options(self) -> dict[str, Any]:
+        """The options that change its numbers."""
+        return asdict(self)  # type: ignore[call-overload]
+
     def model_digests(self) -> dict[str, str]:
         """Option name -> digest of the model bytes it points to; such options count by content, not by path."""
         return {}
 
-    def setup(self) -> None:
+    def setup(self) -> None:  # noqa: B027 (most scorers have nothing to load)
         """Load what is costly; called once in each worker before the first `score`."""
 
     @abstractmethod
@@ -122,6 +125,6 @@ class Scorer(ABC):
 
     def fingerprint(self) -> str:
         """Identity of the numbers: name, version, options and model bytes, as 16 hexadecimal digits."""
-        options = asdict(self) | self.model_digests()  # type: ignore[call-overload]
+        options = self.options() | self.model_digests()
         identity = {"name": self.name, "version": self.version, "options": options}
         return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()

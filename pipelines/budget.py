@@ -1,0 +1,95 @@
+"""Budgets: which rows are the shortest prefix that reaches a share of documents, characters or tokens."""
+
+from fractions import Fraction
+from math import ceil
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+NUM_BINS = 4096
+MAX_SORTED = 1_000_000
+"""Rows of the boundary bin that are sorted at once; a fuller bin is divided again."""
+MAX_DIVISIONS = 8
+NOTHING = (-float("inf"), "00000000-0000-0000-0000-000000000000")
+"""The cut that keeps no row."""
+
+
+def sample_keys(doc_ids: pa.ChunkedArray, seed: int) -> npt.NDArray[np.float64]:
+    """Uniform numbers in [0, 1) that depend on doc_id and seed alone (the finaliser of SplitMix64).
+
+    Args:
+        doc_ids: n UUIDs.
+        seed: Any whole number.
+
+    Returns:
+        float64, shape (n,).
+    """
+    storage = (
+        pa.concat_arrays([chunk.storage for chunk in doc_ids.chunks])
+        if doc_ids.num_chunks
+        else pa.array([], pa.binary(16))
+    )
+    halves = (
+        np.frombuffer(storage.buffers()[1] or b"", ">u8", 2 * len(storage)).astype(np.uint64).reshape(-1, 2)
+    )
+    with np.errstate(over="ignore"):
+        mixed = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(seed % 2**64)
+        mixed += np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def find_cut(
+    connection: duckdb.DuckDBPyConnection, rows: str, amount: int | Fraction
+) -> tuple[float, str] | None:
+    """The last row of the shortest prefix, in the order of (key, doc_id), whose weights reach a budget.
+
+    Weights are summed as integers in histograms of 4,096 bins, finer and finer around the budget; only the rows of the
+    last bin are sorted.
+
+    Args:
+        connection: Where the rows are.
+        rows: A relation with key (DOUBLE, finite), doc_id and weight (BIGINT, at least 0).
+        amount: A share of the total weight, or an absolute weight.
+
+    Returns:
+        Key and doc_id of the last row kept; None where everything is; `NOTHING` where nothing is.
+    """
+    total, low, high = (
+        connection.execute(f"SELECT sum(weight)::HUGEINT, min(key), max(key) FROM {rows}").fetchone() or ()
+    )
+    budget = ceil(amount * (total or 0)) if isinstance(amount, Fraction) else amount
+    if amount == Fraction(1) or not total or budget > total:
+        return None
+    if budget == 0:
+        return NOTHING
+    for _ in range(MAX_DIVISIONS):
+        if low == high:
+            break
+        histogram = connection.execute(
+            f"SELECT least(floor((key - $low) / ($high - $low) * {NUM_BINS}), {NUM_BINS - 1})::INTEGER AS bin, "
+            "sum(weight)::HUGEINT, count(*), min(key), max(key) "
+            f"FROM {rows} WHERE key BETWEEN $low AND $high GROUP BY bin ORDER BY bin",
+            {"low": low, "high": high},
+        ).fetchall()
+        for _, weight, count, low, high in histogram:  # noqa: B007 (the bin that reaches the budget goes on)
+            if weight >= budget:
+                break
+            budget -= weight
+        if count <= MAX_SORTED:
+            break
+    ordered = connection.execute(
+        f"SELECT key, doc_id, weight FROM {rows} WHERE key BETWEEN $low AND $high ORDER BY key, doc_id",
+        {"low": low, "high": high},
+    ).to_arrow_reader(MAX_SORTED)
+    assert ordered is not None
+    for batch in ordered:
+        reached = np.cumsum(batch["weight"].to_numpy())
+        index = int(np.searchsorted(reached, budget))
+        if index < len(reached):
+            return batch["key"][index].as_py(), str(batch["doc_id"][index].as_py())
+        budget -= int(reached[-1])
+    raise AssertionError("the rows of the boundary bin do not reach what its histogram counted")

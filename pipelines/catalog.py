@@ -1,0 +1,328 @@
+"""The SQL catalog: a disposable DuckDB file of views over the committed files of a workspace.
+
+Views name their files one by one, from the manifests, never by a glob, so they show only what is committed. The file
+is written aside and swapped; nothing depends on it. A workspace on a bucket is read through a local copy of its
+text-free files, which never change once committed.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset
+from gristmill import sql
+from gristmill.pipelines import files
+from gristmill.pipelines.select_sql import quote
+from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers import schema
+from gristmill.scorers.base import QueryError, WorkspaceError
+
+DATABASE = "catalog.duckdb"
+TAKEDOWNS = pa.schema(
+    [
+        ("selection", pa.string()),
+        ("doc_id", pa.string()),
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("source", pa.string()),
+        ("file", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+DATASETS = "selection VARCHAR, num_documents BIGINT, num_bytes BIGINT, num_files BIGINT, path VARCHAR"
+RUNS = (
+    "run VARCHAR, started TIMESTAMP, seconds DOUBLE, command VARCHAR, status VARCHAR, message VARCHAR, "
+    "version VARCHAR"
+)
+MODELS = "scorer VARCHAR, fingerprint VARCHAR, option VARCHAR, digest VARCHAR"
+SCORE_COLUMNS = (
+    "column_name VARCHAR, scorer VARCHAR, version INTEGER, fingerprint VARCHAR, options JSON, unit VARCHAR, "
+    "minimum DOUBLE, maximum DOUBLE, higher_is_better BOOLEAN, description VARCHAR, follows VARCHAR, "
+    "deviation VARCHAR, libraries JSON"
+)
+FUNNEL = (
+    "selection VARCHAR, position INTEGER, step VARCHAR, num_in BIGINT, num_kept BIGINT, num_chars_in BIGINT, "
+    "num_chars_kept BIGINT"
+)
+
+
+def open_catalog(workspace: Workspace) -> duckdb.DuckDBPyConnection:
+    """A connection that can read the workspace and nothing else, with `texts` over the corpus shards."""
+    folder = _local_folder(workspace)
+    database = build_catalog(workspace, folder)
+    connection = duckdb.connect(str(database), read_only=True)
+    if files.is_local(workspace.root):
+        shards = [
+            workspace.corpus(shard["name"]) for shard in workspace.read_json("corpus", "shards.json") or []
+        ]
+        texts = (
+            pa.dataset.dataset(shards, schema=schema.CORPUS, format="ipc")
+            if shards
+            else schema.CORPUS.empty_table()
+        )
+        connection.register("texts", texts)
+    connection.execute(f"SET allowed_directories = [{quote(str(folder))}]")
+    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+    return connection
+
+
+def run_query(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:
+    """The answer to one SELECT.
+
+    Raises:
+        QueryError: If it is not one SELECT, or DuckDB refuses it.
+    """
+    try:
+        statements = connection.extract_statements(text)
+        kinds = [statement.type for statement in statements]
+        if kinds not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
+            found = ", ".join(kind.name for kind in kinds) or "nothing"
+            raise QueryError(f"expected one SELECT; found {found}. The workspace is read-only in SQL")
+        return connection.execute(statements[0]).to_arrow_table()
+    except duckdb.Error as error:
+        raise QueryError(str(error).partition("\n")[0] + _hint(str(error))) from error
+
+
+def named_query(connection: duckdb.DuckDBPyConnection, name: str, parameters: Mapping[str, str]) -> str:
+    """The text of a named query with its parameters filled in.
+
+    Raises:
+        QueryError: If the query is unknown, a parameter is missing or unknown, or a column is not in `scores`.
+    """
+    from gristmill.pipelines.recipe import nearest
+
+    queries = sql.queries()
+    if name not in queries:
+        raise QueryError(f"no query {name!r}{nearest(name, queries)}")
+    query = queries[name]
+    if parameters.keys() != query.parameters.keys():
+        expected = ", ".join(query.parameters) or "none"
+        raise QueryError(
+            f"query {name!r} takes parameters {expected}; found {', '.join(parameters) or 'none'}"
+        )
+    values = {}
+    columns = [row[0] for row in connection.execute("DESCRIBE scores").fetchall()]
+    for parameter, kind in query.parameters.items():
+        value = parameters[parameter]
+        if kind == "column" and value not in columns:
+            raise QueryError(f"{parameter}: no score column {value!r}{nearest(value, columns)}")
+        values[parameter] = f'"{value}"' if kind == "column" else quote(value)
+    return query.text.format(**values) if values else query.text
+
+
+def build_catalog(workspace: Workspace, folder: Path) -> Path:
+    """Write the catalog aside and swap it in.
+
+    Args:
+        workspace: Where the manifests lie.
+        folder: Local folder of the side files: the workspace itself, or the copy of one on a bucket.
+
+    Returns:
+        Path of the DuckDB file.
+    """
+    if workspace.read_json("workspace.json") is None:
+        raise WorkspaceError(f"{workspace.root}: no workspace here; expected one made by `gristmill run`")
+    shards = [shard["name"] for shard in workspace.read_json("corpus", "shards.json") or []]
+    names = {item.path.removeprefix(workspace.root).lstrip("/") for item in files.list_folder(workspace.root)}
+    local = _Mirror(workspace, folder)
+    handle, aside = tempfile.mkstemp(suffix=".duckdb", dir=folder)
+    os.close(handle)
+    os.unlink(aside)
+    connection = duckdb.connect(aside)
+    sql.install_macros(connection)
+    builder = _Builder(connection)
+    builder.files(
+        "raw_documents", schema.DOCUMENTS, [local(f"documents/{shard}.parquet") for shard in shards]
+    )
+    rejects = [f"rejects/{shard}.parquet" for shard in shards]
+    builder.files("raw_rejects", schema.REJECTS, [local(name) for name in rejects if name in names])
+    ledgers = sorted(name for name in names if name.startswith("ledger/") and name.endswith(".parquet"))
+    builder.files("raw_ledger", schema.LEDGER, [local(name) for name in ledgers])
+    takedowns = sorted(name for name in names if name.startswith("takedowns/") and name.endswith(".parquet"))
+    builder.files("raw_takedowns", TAKEDOWNS, [local(name) for name in takedowns])
+    _add_decisions(builder, workspace, shards, names, local)
+    _add_scores(builder, workspace, shards, names, local)
+    _add_records(builder, workspace, names)
+    for name, view in sql.views().items():
+        connection.execute(f"CREATE VIEW {name} AS {view.text}")
+        connection.execute(f"COMMENT ON VIEW {name} IS {quote(view.description)}")
+    connection.close()
+    target = folder / DATABASE
+    os.replace(aside, target)
+    return target
+
+
+class _Mirror:
+    """Local paths of workspace files, fetched once where the workspace is on a bucket."""
+
+    def __init__(self, workspace: Workspace, folder: Path) -> None:
+        self.workspace = workspace
+        self.folder = folder
+
+    def __call__(self, name: str) -> str:
+        target = self.folder / name
+        if not files.is_local(self.workspace.root) and (name.startswith("ledger/") or not target.exists()):
+            files.commit_bytes(str(target), files.read_bytes(self.workspace.path(*name.split("/"))))
+        return str(target)
+
+
+class _Builder:
+    """Creates the raw relations."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+
+    def files(self, name: str, kind: pa.Schema, paths: Sequence[str]) -> None:
+        """A view over Parquet files, in order; empty with the right columns where there are none."""
+        if paths:
+            self.connection.execute(f"CREATE VIEW {name} AS {scan(paths)}")
+        else:
+            self.connection.register("empty", kind.empty_table())
+            self.connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")
+            self.connection.unregister("empty")
+
+    def rows(self, name: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
+        """A small table."""
+        self.connection.execute(f"CREATE TABLE {name} ({columns})")
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            self.connection.executemany(f"INSERT INTO {name} VALUES ({marks})", rows)
+
+
+def scan(paths: Sequence[str]) -> str:
+    """SQL that reads Parquet files in order."""
+    return f"SELECT * FROM read_parquet([{', '.join(quote(path) for path in paths)}])"
+
+
+def _add_decisions(
+    builder: _Builder, workspace: Workspace, shards: Sequence[str], names: set[str], local: _Mirror
+) -> None:
+    parts = []
+    funnel = []
+    for name in sorted(names):
+        if not (name.startswith("decisions/") and name.endswith("/manifest.json")):
+            continue
+        selection = name.split("/")[1]
+        paths = [
+            local(f"decisions/{selection}/{shard}.parquet")
+            for shard in shards
+            if f"decisions/{selection}/{shard}.parquet" in names
+        ]
+        if paths:
+            parts.append(f"SELECT {quote(selection)} AS selection, * FROM ({scan(paths)})")
+        steps = workspace.read_json("decisions", selection, "manifest.json")["funnel"]
+        funnel += [
+            (selection, position, *step.values()) for position, step in enumerate(map(_ordered_step, steps))
+        ]
+    if parts:
+        builder.connection.execute(f"CREATE VIEW raw_decisions AS {' UNION ALL '.join(parts)}")
+    else:
+        builder.files("raw_decisions", pa.schema([pa.field("selection", pa.string()), *schema.DECISIONS]), [])
+    builder.rows("funnel", FUNNEL, funnel)
+
+
+def _ordered_step(step: dict[str, Any]) -> dict[str, Any]:
+    return {name: step[name] for name in ("step", "num_in", "num_kept", "num_chars_in", "num_chars_kept")}
+
+
+def _add_scores(
+    builder: _Builder, workspace: Workspace, shards: Sequence[str], names: set[str], local: _Mirror
+) -> None:
+    current = workspace.read_json("scores", "current.json") or {}
+    described = []
+    models = []
+    joined = ["raw_documents"]
+    columns = ["doc_id"]
+    for scorer, fingerprint in sorted(current.items()):
+        manifest = workspace.read_json("scores", scorer, fingerprint, "manifest.json")
+        paths = [f"scores/{scorer}/{fingerprint}/{shard}.parquet" for shard in shards]
+        paths = [local(path) for path in paths if path in names]
+        if not paths:
+            continue
+        builder.connection.execute(f"CREATE VIEW score_{scorer} AS {scan(paths)}")
+        joined.append(f"score_{scorer}")
+        columns += [column["name"] for column in manifest["columns"]]
+        options, libraries = json.dumps(manifest["options"]), json.dumps(manifest["libraries"])
+        described += [
+            (
+                column["name"], scorer, manifest["version"], fingerprint, options, column["unit"], column["minimum"],
+                column["maximum"], column["higher_is_better"], column["description"], column["source"],
+                column["deviation"], libraries,
+            )
+            for column in manifest["columns"]
+        ]  # fmt: skip
+        models += [(scorer, fingerprint, option, value) for option, value in manifest["models"].items()]
+    computed = "".join(
+        f", ({text}) AS {name}"
+        for name, text in sql.rule_sets().items()
+        if _binds(builder.connection, text, joined)
+    )
+    tables = joined[0] + "".join(f" LEFT JOIN {name} USING (doc_id)" for name in joined[1:])
+    builder.connection.execute(f"CREATE VIEW scores AS SELECT {', '.join(columns)}{computed} FROM {tables}")
+    exact = "SELECT doc_id, exact_duplicate_hash FROM score_exact_duplicate"
+    if "score_exact_duplicate" in joined:
+        builder.connection.execute(f"CREATE VIEW raw_exact_duplicate AS {exact}")
+    else:
+        empty = pa.schema([schema.DOC_ID, pa.field("exact_duplicate_hash", pa.uuid())])
+        builder.files("raw_exact_duplicate", empty, [])
+    builder.rows("raw_score_columns", SCORE_COLUMNS, described)
+    builder.rows("raw_models", MODELS, models)
+
+
+def _binds(connection: duckdb.DuckDBPyConnection, expression: str, tables: Sequence[str]) -> bool:
+    """Whether every column of an expression is in the tables."""
+    joined = tables[0] + "".join(f" LEFT JOIN {name} USING (doc_id)" for name in tables[1:])
+    try:
+        connection.execute(f"EXPLAIN SELECT {expression} FROM {joined}")
+    except duckdb.BinderException:
+        return False
+    return True
+
+
+def _add_records(builder: _Builder, workspace: Workspace, names: set[str]) -> None:
+    datasets = []
+    runs = []
+    for name in sorted(names):
+        folder, _, last = name.rpartition("/")
+        if folder.startswith("datasets/") and last == "manifest.json":
+            content = workspace.read_json(*name.split("/"))
+            datasets.append(
+                (
+                    content["selection"],
+                    content["num_documents"],
+                    content["num_bytes"],
+                    len(content["files"]),
+                    folder,
+                )
+            )
+        elif folder == "runs":
+            content = workspace.read_json("runs", last)
+            runs.append(
+                [
+                    content[key]
+                    for key in ("run", "started", "seconds", "command", "status", "message", "version")
+                ]
+            )
+    builder.rows("raw_datasets", DATASETS, datasets)
+    builder.rows("raw_runs", RUNS, runs)
+
+
+def _local_folder(workspace: Workspace) -> Path:
+    if files.is_local(workspace.root):
+        return Path(workspace.root).resolve()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    folder = cache / "gristmill" / hashlib.blake2b(workspace.root.encode(), digest_size=8).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _hint(message: str) -> str:
+    return (
+        "; nouns: " + ", ".join(sql.views()) + ", scores, texts" if "Catalog Error: Table" in message else ""
+    )

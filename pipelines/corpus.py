@@ -1,0 +1,73 @@
+"""The corpus manifest: the shards that readers may trust, written by the launcher after ingest.
+
+`corpus/shards.json` lists every committed shard in order, with its rows, bytes and content digest. Score tables,
+decisions and datasets follow this list, never a glob.
+"""
+
+from dataclasses import asdict
+
+from gristmill.pipelines.ledger import LedgerRow, commit_ledger, require_footer
+from gristmill.pipelines.plan_splits import IngestPlan
+from gristmill.pipelines.read_documents import STAGE, ledger_row, shard_names
+from gristmill.pipelines.score_documents import Shard
+from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers.base import CorpusError, WorkspaceError
+
+MIN_SEEN = 1000
+"""Records that must have been seen before a reject rate means anything."""
+
+
+def commit_corpus(workspace: Workspace, plan: IngestPlan) -> tuple[list[Shard], list[LedgerRow]]:
+    """Check what ingest left and write the manifest.
+
+    Returns:
+        The shards in order, and the ledger of ingest.
+
+    Raises:
+        WorkspaceError: If a planned split did not come to its end, or a shard's accounts do not add up.
+    """
+    names = []
+    for split in plan.splits:
+        of_split = shard_names(workspace, split)
+        if of_split is None:
+            raise WorkspaceError(
+                f"{workspace.root}: split {split.name} was not read to its end; run ingest again"
+            )
+        names += of_split
+    rows = commit_ledger(workspace, STAGE, [ledger_row(workspace, name) for name in names])
+    shards = [_shard(workspace, name) for name in names]
+    workspace.commit_json([asdict(shard) for shard in shards], "corpus", "shards.json")
+    return shards, rows
+
+
+def read_corpus(workspace: Workspace) -> list[Shard]:
+    """The committed shards in order.
+
+    Raises:
+        CorpusError: If nothing has been ingested yet.
+    """
+    content = workspace.read_json("corpus", "shards.json")
+    if content is None:
+        raise CorpusError(f"{workspace.root}: no corpus yet; run `gristmill ingest` or `gristmill run` first")
+    return [Shard(**shard) for shard in content]
+
+
+def check_reject_rate(rows: list[LedgerRow], max_reject_rate: float) -> None:
+    """Stop a run whose input is worse than its user expects.
+
+    Raises:
+        CorpusError: With the rate, the reasons and where to look.
+    """
+    num_in = sum(row.num_in for row in rows)
+    num_rejected = sum(row.num_rejected for row in rows)
+    if num_in >= MIN_SEEN and num_rejected > max_reject_rate * num_in:
+        raise CorpusError(
+            f"{num_rejected:,} of {num_in:,} records ({num_rejected / num_in:.1%}) could not be read, max_reject_rate "
+            f"is {max_reject_rate:.1%}; see `gristmill sql WORKSPACE --query reject_reasons`, then mend the input or "
+            "raise max_reject_rate"
+        )
+
+
+def _shard(workspace: Workspace, name: str) -> Shard:
+    footer = require_footer(workspace.documents(name))
+    return Shard(name, footer["num_rows"], footer["num_bytes"], footer["content"])

@@ -1,0 +1,264 @@
+"""The main path: ingest -> score -> select -> export, each stage resumable, each accounted for.
+
+    corpus     = documents read from the recipe's inputs
+    scores     = numbers of every document by every scorer the recipe names
+    decisions  = SQL over the scores: kept, or the step and reason that dropped it
+    dataset    = the kept documents
+
+Start here; each stage's own file says how it is done.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from importlib.metadata import version
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from gristmill.pipelines import dataset_card, write_dataset
+from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, read_corpus
+from gristmill.pipelines.ledger import LedgerRow, commit_ledger
+from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
+from gristmill.pipelines.progress import QuietReporter, Reporter, watched
+from gristmill.pipelines.read_documents import STAGE as INGEST
+from gristmill.pipelines.read_documents import Limits, ReadDocuments, is_stream, is_written
+from gristmill.pipelines.recipe import Recipe, Selection, missing_files
+from gristmill.pipelines.runner import num_workers, run_pipeline
+from gristmill.pipelines.score_documents import (
+    ScoreDocuments,
+    ScoreTask,
+    Shard,
+    commit_scores,
+    plan_scores,
+    stage_of,
+)
+from gristmill.pipelines.select_documents import (
+    FunnelStep,
+    read_block_lists,
+    select_documents,
+    selection_identity,
+)
+from gristmill.pipelines.select_sql import CompiledSelection, compile_selection
+from gristmill.pipelines.takedowns import commit_takedowns
+from gristmill.pipelines.workspace import Workspace, locked, open_workspace
+from gristmill.scorers.base import GristmillError, RecipeError, Scorer, ScorerError
+from gristmill.scorers.registry import make_scorer
+
+STAGES = ("ingest", "score", "select", "export")
+
+
+@dataclass
+class Summary:
+    """What a run did: rows for the closing table.
+
+    Args:
+        ingested: Ledger of ingest.
+        funnels: Selection -> its funnel.
+        datasets: Selection -> manifest of its dataset.
+        notes: Warnings.
+    """
+
+    ingested: list[LedgerRow] = field(default_factory=list)
+    funnels: dict[str, list[FunnelStep]] = field(default_factory=dict)
+    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Curation:
+    """A recipe that was checked as a whole, ready to run.
+
+    Args:
+        recipe: What is wanted.
+        scorers: The recipe's scorers, before setup.
+        selections: The recipe's selections as SQL.
+        options: Beam's options.
+        reporter: Where progress goes.
+    """
+
+    recipe: Recipe
+    scorers: tuple[Scorer, ...]
+    selections: tuple[CompiledSelection, ...]
+    options: PipelineOptions
+    reporter: Reporter
+
+    def run(self, stages: Sequence[str] = STAGES, *, command: str = "run") -> Summary:
+        """Run stages in order; what is done already is not done again.
+
+        Raises:
+            GristmillError: If a stage cannot be done; what is committed stays.
+        """
+        workspace = open_workspace(self.recipe.workspace, create=True)
+        summary = Summary()
+        with locked(workspace), _recorded(workspace, command):
+            if "ingest" in stages:
+                plan = self.plan_ingest(workspace)
+                summary.notes += plan.warnings
+                shards, summary.ingested = self.ingest(workspace, plan)
+            else:
+                shards = read_corpus(workspace)
+            if "score" in stages:
+                self.score(workspace, shards)
+            for compiled in self.selections:
+                name = compiled.selection.name
+                if "select" in stages:
+                    summary.funnels[name] = self.select(workspace, shards, compiled)
+                if "export" in stages:
+                    summary.datasets[name] = self.export(workspace, shards, compiled)
+            if "select" in stages:
+                summary.notes += commit_takedowns(workspace, read_block_lists(self.recipe.block))
+        return summary
+
+    def plan_ingest(self, workspace: Workspace) -> IngestPlan:
+        """What there is to read."""
+        return plan_ingest(workspace, self.recipe)
+
+    def ingest(self, workspace: Workspace, plan: IngestPlan) -> tuple[list[Shard], list[LedgerRow]]:
+        """Raw inputs -> shards."""
+        commit_plan(workspace, plan)
+        splits = [split for split in plan.splits if not is_written(workspace, split)]
+        if splits:
+            limits = Limits(
+                plan.shard_bytes, self.recipe.max_document_bytes, sampled_share=plan.sampled_share
+            )
+            read = ReadDocuments(workspace, limits, spread_streams=self._spreads(sum(map(is_stream, splits))))
+            num_bytes = sum(split.num_bytes for split in splits)
+            with watched(self.reporter, workspace, "ingest", [INGEST], num_bytes):
+                self._run(splits, "ReadDocuments" >> read)
+        shards, rows = commit_corpus(workspace, plan)
+        check_reject_rate(rows, self.recipe.max_reject_rate)
+        return shards, rows
+
+    def score(self, workspace: Workspace, shards: Sequence[Shard]) -> None:
+        """Shards -> one side file for each scorer."""
+        tasks = plan_scores(workspace, shards, self.scorers)
+        if tasks:
+            stages = [stage_of(scorer) for scorer in self.scorers]
+            num_bytes = sum(task.shard.num_bytes * len(task.scorers) for task in tasks)
+            with watched(self.reporter, workspace, "score", stages, num_bytes):
+                self._run_scores(workspace, tasks)
+        for scorer in self.scorers:
+            commit_scores(workspace, shards, scorer)
+
+    def select(
+        self, workspace: Workspace, shards: Sequence[Shard], compiled: CompiledSelection
+    ) -> list[FunnelStep]:
+        """Scores -> decisions."""
+        block_lists = read_block_lists(self.recipe.block)
+        num_bytes = sum(shard.num_bytes for shard in shards)
+        with watched(self.reporter, workspace, f"select {compiled.selection.name}", [], num_bytes):
+            return select_documents(workspace, shards, self.scorers, compiled, block_lists)
+
+    def export(
+        self, workspace: Workspace, shards: Sequence[Shard], compiled: CompiledSelection
+    ) -> dict[str, Any]:
+        """Decisions -> dataset."""
+        name, export = compiled.selection.name, self.recipe.export
+        block_lists = read_block_lists(self.recipe.block)
+        parents = selection_identity(shards, self.scorers, compiled, block_lists)
+        identity = blake2b(repr((parents, export)).encode(), digest_size=16).hexdigest()
+        manifest = workspace.read_json("datasets", name, "manifest.json")
+        if manifest is not None and manifest["identity"] == identity:
+            return manifest
+        write_dataset.clear_dataset(workspace, name, identity)
+        parts = write_dataset.plan_parts(workspace, name, shards)
+        stage = write_dataset.stage_of(name)
+        with watched(
+            self.reporter, workspace, f"export {name}", [stage], sum(part.num_bytes for part in parts)
+        ):
+            self._run(parts, "WriteDataset" >> write_dataset.WriteDataset(workspace, name, export, identity))
+        commit_ledger(workspace, stage, [write_dataset.ledger_row(workspace, name, part) for part in parts])
+        provenance = {
+            "identity": identity,
+            "parents": parents,
+            "recipe": self.recipe.model_dump(mode="json", exclude={"workspace"}),
+            "gristmill": version("gristmill"),
+        }
+        card = dataset_card.render(workspace, self.recipe, compiled.selection, self.scorers)
+        return write_dataset.commit_dataset(workspace, name, parts, provenance, card)
+
+    def _run_scores(self, workspace: Workspace, tasks: Sequence[ScoreTask]) -> None:
+        scorers = {scorer.name: scorer for scorer in self.scorers}
+
+        def build(pipeline: beam.Pipeline) -> None:
+            for accelerator, label in ((False, "Cpu"), (True, "Accelerator")):
+                names = {name for name, scorer in scorers.items() if scorer.accelerator == accelerator}
+                of_class = [
+                    ScoreTask(task.shard, wanted)
+                    for task in tasks
+                    if (wanted := tuple(name for name in task.scorers if name in names))
+                ]
+                if of_class:
+                    score = ScoreDocuments(workspace, scorers, accelerator=accelerator)
+                    _spread(pipeline, of_class, label) | f"ScoreDocuments{label}" >> score
+
+        run_pipeline(self.options, build)
+
+    def _run(self, elements: Sequence[Any], transform: beam.PTransform) -> None:
+        run_pipeline(self.options, lambda pipeline: _spread(pipeline, elements, "") | transform)
+
+    def _spreads(self, num_streams: int) -> bool:
+        workers = num_workers(self.options)
+        return num_streams > 0 and (workers is None or num_streams < workers)
+
+
+def _spread(pipeline: beam.Pipeline, elements: Sequence[Any], label: str) -> beam.PCollection:
+    """Elements on all workers: without the reshuffle a runner may fuse the whole list into one."""
+    return pipeline | f"Create{label}" >> beam.Create(elements) | f"Spread{label}" >> beam.Reshuffle()
+
+
+def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None = None) -> Curation:
+    """Check everything a recipe asks for before any work starts.
+
+    Raises:
+        RecipeError: One line for every mistake.
+    """
+    mistakes = missing_files(recipe)
+    scorers = []
+    for position, (name, arguments) in enumerate(recipe.scorer_options().items()):
+        try:
+            scorer = make_scorer(name, arguments)
+            scorer.fingerprint()
+            scorers.append(scorer)
+        except ScorerError as error:
+            mistakes.append(f"score.{position}: {error}")
+    if mistakes:
+        raise RecipeError("\n".join(mistakes))
+    compiled = []
+    for position, selection in enumerate(recipe.select):
+        try:
+            compiled.append(
+                compile_selection(recipe, selection, scorers, _place(recipe, position, selection))
+            )
+        except RecipeError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise RecipeError("\n".join(mistakes))
+    return Curation(recipe, tuple(scorers), tuple(compiled), options, reporter or QuietReporter())
+
+
+def _place(recipe: Recipe, position: int, selection: Selection) -> str:
+    return f"select.{position}" if len(recipe.select) > 1 else "select"
+
+
+@contextmanager
+def _recorded(workspace: Workspace, command: str) -> Iterator[None]:
+    """Leave a record of the run, however it ends."""
+    started = time.time()
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
+    record = {"run": f"{moment}-{uuid.uuid4().hex[:8]}", "started": moment, "command": command, "message": ""}
+    status = "failed"
+    try:
+        yield
+        status = "finished"
+    except GristmillError as error:
+        record["message"] = str(error)
+        raise
+    finally:
+        seconds = round(time.time() - started, 3)
+        content = {**record, "status": status, "seconds": seconds, "version": version("gristmill")}
+        workspace.commit_json(content, "runs", f"{record['run']}.json")

@@ -1,0 +1,147 @@
+"""The demo: a whole curation of the English, code and boilerplate that every machine with Python carries.
+
+Documents are the docstrings of Python modules and the documentation, licences and read-me files of the installed
+packages: real near-duplicates (the same licence with another name), real boilerplate, real code.
+"""
+
+import ast
+import json
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterable, Iterator
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pyarrow as pa
+from gristmill.pipelines import files
+from gristmill.pipelines.catalog import open_catalog, run_query
+from gristmill.pipelines.curate import Summary, prepare
+from gristmill.pipelines.progress import Reporter
+from gristmill.pipelines.recipe import Recipe, load_recipe
+from gristmill.pipelines.runner import beam_options
+from gristmill.pipelines.workspace import open_workspace
+
+MAX_MODULES = 4000
+MAX_FILE_BYTES = 1 << 20
+DOCUMENTATION = {".txt", ".md", ".rst"}
+LICENCES = DOCUMENTATION | {""}
+MACHINE_READ = {"entry_points.txt", "top_level.txt", "SOURCES.txt", "requires.txt", "dependency_links.txt"}
+RECIPE = """\
+# Docstrings, documentation and licences of the Python on this machine.
+workspace: ./mill
+corpus:
+  - {path: input/docstrings.jsonl, source: docstrings, licence: as each package}
+  - {path: input/documentation.jsonl, source: documentation, licence: as each package}
+  - {path: input/licences.jsonl, source: licences, licence: as each package}
+score: [rules, language, pii, exact_duplicate]
+select:
+  name: demo
+  where:                             # in order; the first that is not true is the reason
+    english: "language = 'en' and language_probability > 0.65"
+    long_enough: rps_doc_word_count >= 50
+    repetition: gopher_repetition_pass
+    quality: gopher_quality_pass
+  deduplicate: {prefer: [documentation, docstrings]}
+  top: {by: rps_doc_unigram_entropy, keep: 1/2, of: characters, direction: highest}
+export: {redact_pii: true}
+"""
+QUESTIONS = (
+    "select source, count(*) as documents, round(avg(kept::int), 3) as keep_rate, "
+    "mode(reason) as commonest_reason from documents join decisions using (doc_id) group by source order by source",
+    "select d.id, r.id as duplicate_of from duplicates join documents d using (doc_id) "
+    "join documents r on r.doc_id = representative where d.doc_id <> r.doc_id order by d.num_chars desc, d.id limit 5",
+)
+
+
+def run_demo(folder: str, reporter: Reporter) -> tuple[Recipe, Summary, list[pa.Table]]:
+    """Gather the texts, run the recipe, ask the questions.
+
+    Args:
+        folder: Where inputs, recipe and workspace go.
+        reporter: Where progress goes.
+
+    Returns:
+        The recipe, what the run did, and the answers.
+    """
+    root = Path(folder)
+    for name, documents in (
+        ("docstrings", gather_docstrings(python_files())),
+        ("documentation", gather_files(is_licence=False)),
+        ("licences", gather_files(is_licence=True)),
+    ):
+        path = root / "input" / f"{name}.jsonl"
+        if not path.exists():
+            lines = (
+                json.dumps({"id": key, "text": text}, ensure_ascii=True) + "\n" for key, text in documents
+            )
+            files.commit_bytes(str(path), "".join(lines).encode())
+    recipe_path = root / "recipe.yaml"
+    if not recipe_path.exists():
+        files.commit_bytes(str(recipe_path), RECIPE.encode())
+    recipe = load_recipe(str(recipe_path))
+    summary = prepare(recipe, beam_options([]), reporter).run(command="demo")
+    connection = open_catalog(open_workspace(recipe.workspace))
+    try:
+        return recipe, summary, [run_query(connection, question) for question in QUESTIONS]
+    finally:
+        connection.close()
+
+
+def python_files() -> list[tuple[str, Path]]:
+    """Modules of the standard library and the installed packages, with their path below those folders."""
+    roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib"))
+    found = [
+        (str(path.relative_to(root)), path)
+        for root in roots
+        for path in sorted(root.rglob("*.py"))
+        if "site-packages" not in path.relative_to(root).parts
+    ]
+    step = max(len(found) // MAX_MODULES, 1)
+    return found[::step]
+
+
+def gather_docstrings(modules: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
+    """Every docstring of the modules, with a name for it; what does not parse has none."""
+    for name, path in modules:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # other people's escape sequences
+                tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, RecursionError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                text = ast.get_docstring(node)
+                if text:
+                    yield f"{name}:{getattr(node, 'lineno', 0)}", text
+
+
+def gather_files(*, is_licence: bool) -> Iterator[tuple[str, str]]:
+    """Licences, or the documentation and descriptions, of the installed packages and of Python itself."""
+    for distribution in sorted(distributions(), key=lambda item: item.metadata["Name"] or ""):
+        for entry in sorted(distribution.files or [], key=str):
+            suffixes = LICENCES if is_licence else DOCUMENTATION
+            is_text = entry.suffix in suffixes and entry.name not in MACHINE_READ
+            if is_text and looks_like_licence(entry.name) == is_licence:
+                yield from _read(str(entry), Path(str(entry.locate())))
+        if not is_licence and (description := distribution.metadata.json.get("description")):
+            yield f"{distribution.metadata['Name']}:description", str(description)
+    base = Path(sys.base_prefix)
+    for path in sorted([*base.glob("lib/python3*/*.txt"), *base.glob("share/doc/python3*/**/*.rst")]):
+        if looks_like_licence(path.name) == is_licence:
+            yield from _read(path.name, path)
+
+
+def looks_like_licence(name: str) -> bool:
+    """Whether a file's name says that it is a licence, a notice or a list of authors."""
+    return any(word in name.lower() for word in ("licen", "copying", "notice", "authors"))
+
+
+def _read(name: str, path: Path) -> Iterator[tuple[str, str]]:
+    if path.is_file() and path.stat().st_size <= MAX_FILE_BYTES:
+        text = path.read_bytes()
+        if b"\0" not in text:
+            yield name, text.decode("utf-8", "replace")

@@ -1,0 +1,185 @@
+"""Files on any path Beam can open (local, gs://, s3://, hdfs://), and the one way a file is committed.
+
+On a local disk a committed file is written under an attempt-unique temporary name, flushed to the disk and
+renamed; on a bucket it is uploaded in one piece to its final name. A reader never sees half a file.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from gristmill.scorers.base import CorpusError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@dataclass(frozen=True, order=True)
+class FileInfo:
+    """A file that exists: path, size in bytes, and modification time in seconds since the epoch."""
+
+    path: str
+    size: int
+    modified: float
+
+
+def is_local(path: str) -> bool:
+    """Whether the path lies on a local disk."""
+    return "://" not in path
+
+
+def join(base: str, *parts: str) -> str:
+    """Join path components in the way of the base's file system."""
+    return FileSystems.join(base, *parts)
+
+
+def open_read(path: str) -> BinaryIO:
+    """Open a file for reading raw bytes, never decompressed by its extension."""
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole content of a small file."""
+    with open_read(path) as file:
+        return file.read()
+
+
+def exists(path: str) -> bool:
+    """Whether a file or a local folder is there."""
+    return FileSystems.exists(path)
+
+
+@contextmanager
+def committed(path: str) -> Iterator[BinaryIO]:
+    """A binary file that appears at `path`, whole, when the block ends, and not at all when it raises."""
+    if is_local(path):
+        folder = os.path.dirname(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_folder(folder)
+    else:
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as target:
+                shutil.copyfileobj(file, target, 1 << 20)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def commit_bytes(path: str, content: bytes) -> None:
+    """Write a small file, whole or not at all."""
+    with committed(path) as file:
+        file.write(content)
+
+
+def delete(paths: list[str]) -> None:
+    """Delete files; those already gone are no error."""
+    present = [path for path in paths if exists(path)]
+    if present:
+        FileSystems.delete(present)
+
+
+def file_info(path: str) -> FileInfo:
+    """Size and modification time of one file that is there."""
+    (info,) = _match(path)
+    return info
+
+
+def list_folder(folder: str) -> list[FileInfo]:
+    """Every file below a folder, in path order; an empty list where the folder is absent.
+
+    Raises:
+        CorpusError: If a local folder, or one below it, cannot be read.
+    """
+    if is_local(folder):
+        return sorted(_walk(folder))
+    pattern = folder.rstrip("/") + "/**"
+    return _match(pattern)
+
+
+def list_files(pattern: str) -> list[FileInfo]:
+    """The files a path names: a file, a glob (`*` stays inside a folder, `**` does not), or a folder.
+
+    Args:
+        pattern: Any path Beam can open.
+
+    Raises:
+        CorpusError: If a local folder cannot be read.
+    """
+    if not is_local(pattern):
+        return _match(pattern) or list_folder(pattern)
+    if os.path.isdir(pattern):
+        return list_folder(pattern)
+    if not any(character in pattern for character in "*?["):
+        return _match(pattern)
+    root = input_root(pattern)
+    if os.path.isdir(root) and not os.access(root, os.R_OK | os.X_OK):
+        raise CorpusError(f"{root}: the folder is not readable; expected read permission for this user")
+    return _match(pattern)
+
+
+def input_root(pattern: str) -> str:
+    """The part of a path before its first glob character, cut at a folder: what relative paths are relative to."""
+    wildcard = min((i for i in (pattern.find(c) for c in "*?[") if i >= 0), default=None)
+    if wildcard is None:
+        return pattern if is_local(pattern) and os.path.isdir(pattern) else pattern.rpartition("/")[0]
+    return pattern[:wildcard].rpartition("/")[0]
+
+
+def is_hidden(relative: str) -> bool:
+    """Whether any component starts with `.` or `_`, which the field's readers skip (`_SUCCESS`, `.crc`)."""
+    return any(fnmatch(part, "[._]*") for part in relative.split("/"))
+
+
+def _match(pattern: str) -> list[FileInfo]:
+    try:
+        found = FileSystems.match([pattern])[0].metadata_list
+    except BeamIOError as error:
+        raise CorpusError(f"{pattern}: cannot be listed: {error}") from error
+    return sorted(
+        FileInfo(item.path, item.size_in_bytes, item.last_updated_in_seconds or 0.0)
+        for item in found
+        if not item.path.endswith("/")
+    )
+
+
+def _walk(folder: str) -> Iterator[FileInfo]:
+    def refuse(error: OSError) -> None:
+        raise CorpusError(f"{error.filename}: the folder is not readable ({error.strerror})") from error
+
+    if not os.path.isdir(folder):
+        return
+    for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True):
+        for name in names:
+            path = os.path.join(parent, name)
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise CorpusError(
+                    f"{path}: cannot be looked at ({error.strerror}); a dangling link?"
+                ) from error
+            yield FileInfo(path, status.st_size, status.st_mtime)

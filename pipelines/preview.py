@@ -1,0 +1,107 @@
+"""The plan of a run before it runs: inputs, what is cached, what will run, and what it will cost."""
+
+from collections.abc import Iterator, Sequence
+
+from gristmill.pipelines import files
+from gristmill.pipelines.curate import Curation
+from gristmill.pipelines.ledger import LedgerRow, read_ledger
+from gristmill.pipelines.plan_splits import IngestPlan
+from gristmill.pipelines.read_documents import STAGE as INGEST
+from gristmill.pipelines.read_documents import is_written
+from gristmill.pipelines.score_documents import Shard, is_scored, stage_of
+from gristmill.pipelines.select_documents import stage_of as select_stage
+from gristmill.pipelines.workspace import FORMAT_VERSION, Workspace
+from gristmill.pipelines.write_dataset import stage_of as export_stage
+from gristmill.scorers.base import WorkspaceError
+
+
+def preview(curation: Curation) -> Iterator[str]:
+    """The plan, line by line; nothing is written.
+
+    Raises:
+        GristmillError: What a run would raise before it starts.
+    """
+    workspace = Workspace(curation.recipe.workspace.rstrip("/"))
+    identity = workspace.read_json("workspace.json")
+    if identity is not None and identity.get("format") != FORMAT_VERSION:
+        raise WorkspaceError(
+            f"{workspace.root}: format {identity.get('format')!r}, expected {FORMAT_VERSION}"
+        )
+    plan = curation.plan_ingest(workspace)
+    yield f"workspace  {workspace.root}" + ("" if identity else "  (new)")
+    for item in plan.inputs:
+        num_bytes = sum(file.size for file in item.files)
+        yield f"input      {item.input.source}: {len(item.files):,} files, {_size(num_bytes)}, {item.input.path}"
+    for warning in plan.warnings:
+        yield f"warning    {warning}"
+    new = [split for split in plan.splits if not is_written(workspace, split)]
+    new_bytes = sum(split.num_bytes for split in new)
+    shards = [Shard(**shard) for shard in workspace.read_json("corpus", "shards.json") or []]
+    history = _history(workspace, [INGEST])
+    average = _mean_document(history)
+    known = f", about {round(new_bytes / average):,} documents" if new_bytes and average else ""
+    done = f"{len(plan.splits) - len(new)} of {len(plan.splits)} splits cached"
+    yield f"ingest     {done}; to read about {_size(new_bytes)}{known}; {_cost(history, new_bytes)}"
+    yield from _preview_scores(curation, workspace, shards, plan, new_bytes)
+    total = sum(shard.num_bytes for shard in shards) + new_bytes
+    for compiled in curation.selections:
+        name = compiled.selection.name
+        history = _history(workspace, [select_stage(name)])
+        yield f"select     {name}: {' > '.join(compiled.selection.steps())}; {_size(total)}; {_cost(history, total)}"
+        history = _history(workspace, [export_stage(name)])
+        yield f"export     {name}: {workspace.dataset(name)}; {_cost(history, sum(row.num_bytes for row in history))}"
+
+
+def _preview_scores(
+    curation: Curation, workspace: Workspace, shards: Sequence[Shard], plan: IngestPlan, new_bytes: int
+) -> Iterator[str]:
+    for scorer in curation.scorers:
+        missing = [shard for shard in shards if not is_scored(workspace, shard, scorer)]
+        num_bytes = sum(shard.num_bytes for shard in missing) + new_bytes
+        stage = stage_of(scorer)
+        history = _history(workspace, [stage]) or _history_of_scorer(workspace, scorer.name)
+        cached = f"{len(shards) - len(missing)} of {len(shards)} shards cached"
+        cost = f"{_size(num_bytes)}; {_cost(history, num_bytes)}"
+        yield f"score      {scorer.name} ({scorer.fingerprint()}): {cached}; {cost}"
+
+
+def _history(workspace: Workspace, stages: Sequence[str]) -> list[LedgerRow]:
+    return [row for stage in stages for row in read_ledger(workspace, stage)]
+
+
+def _history_of_scorer(workspace: Workspace, name: str) -> list[LedgerRow]:
+    """Rows of an older version of a scorer: its speed is the best guess for the new one's."""
+    prefix = f"score-{name}-"
+    names = [item.path.rpartition("/")[2] for item in files.list_folder(workspace.path("ledger"))]
+    stages = [
+        item.removesuffix(".parquet")
+        for item in names
+        if item.startswith(prefix) and item.endswith(".parquet")
+    ]
+    return _history(workspace, stages)
+
+
+def _mean_document(history: Sequence[LedgerRow]) -> float | None:
+    num_out = sum(row.num_out for row in history)
+    return sum(row.num_bytes for row in history) / num_out if num_out else None
+
+
+def _cost(history: Sequence[LedgerRow], num_bytes: int) -> str:
+    timed = [row for row in history if row.seconds is not None and row.num_bytes]
+    seconds = sum(row.seconds or 0.0 for row in timed)
+    measured = sum(row.num_bytes for row in timed)
+    if num_bytes == 0:
+        return "nothing to do"
+    if not measured:
+        return "no history to estimate its cost from"
+    peak = max((row.peak_bytes or 0 for row in timed), default=0)
+    memory = f", {_size(peak)} of memory a worker" if peak else ""
+    return f"about {seconds / measured * num_bytes:,.1f} s of one worker{memory}"
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:,.0f} {unit}" if unit == "B" else f"{num_bytes:,.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.1f} TB"

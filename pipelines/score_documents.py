@@ -1,0 +1,232 @@
+"""Score: every shard is read once for all the scorers of a resource class that miss it.
+
+A side file at `scores/<scorer>/<fingerprint>/<shard>.parquet` that holds the shard's content digest in its footer is
+never made again, whatever the number of workers, the runner or the recipe.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+from gristmill.pipelines import files
+from gristmill.pipelines.ledger import LedgerRow, commit_ledger, encode_footer, read_footer, record_task
+from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers.base import Scorer, ScorerError
+from gristmill.scorers.schema import DOC_ID
+from gristmill.scorers.text import TextBatch
+
+LIBRARIES = ("gristmill", "numpy", "pyarrow")
+ACCELERATOR_HINT = "type:nvidia-tesla-t4;count:1;install-nvidia-driver"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A committed shard of the corpus.
+
+    Args:
+        name: File name without suffix.
+        num_rows: Documents in it.
+        num_bytes: UTF-8 bytes of their texts.
+        content: Digest of its doc_ids and texts.
+    """
+
+    name: str
+    num_rows: int
+    num_bytes: int
+    content: str
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """A shard with the names of the scorers that miss it."""
+
+    shard: Shard
+    scorers: tuple[str, ...]
+
+
+class ScoreDocuments(beam.PTransform):
+    """Score tasks -> names of the shards scored.
+
+    Args:
+        workspace: Where shards and side files lie.
+        scorers: Name -> scorer, before setup.
+        accelerator: Whether the tasks want a GPU; only then does the transform carry a resource hint.
+    """
+
+    def __init__(
+        self, workspace: Workspace, scorers: Mapping[str, Scorer], *, accelerator: bool = False
+    ) -> None:
+        super().__init__()
+        self.workspace = workspace
+        self.scorers = dict(scorers)
+        self.accelerator = accelerator
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        """Wire it up."""
+        score = beam.ParDo(_ShardScorer(self.workspace, self.scorers))
+        if self.accelerator:
+            score = score.with_resource_hints(accelerator=ACCELERATOR_HINT)
+        return tasks | "ScoreShards" >> score
+
+
+def stage_of(scorer: Scorer) -> str:
+    """The ledger's name for scoring with one scorer."""
+    return f"score:{scorer.name}:{scorer.fingerprint()}"
+
+
+def plan_scores(workspace: Workspace, shards: Sequence[Shard], scorers: Sequence[Scorer]) -> list[ScoreTask]:
+    """The shards that some scorers miss, in order."""
+    tasks = []
+    for shard in shards:
+        missing = tuple(scorer.name for scorer in scorers if not is_scored(workspace, shard, scorer))
+        if missing:
+            tasks.append(ScoreTask(shard, missing))
+    return tasks
+
+
+def is_scored(workspace: Workspace, shard: Shard, scorer: Scorer) -> bool:
+    """Whether a side file of this scorer is there and was made from this content."""
+    footer = read_footer(workspace.scores(scorer.name, scorer.fingerprint(), shard.name))
+    return footer is not None and footer["content"] == shard.content
+
+
+def read_batches(workspace: Workspace, shard: str) -> Iterator[pa.RecordBatch]:
+    """The documents of a shard batch by batch, memory-mapped where the disk is local."""
+    path = workspace.corpus(shard)
+    with pa.memory_map(path) if files.is_local(path) else files.open_read(path) as source:
+        reader = pa.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
+
+
+def score_shard(workspace: Workspace, shard: Shard, scorers: Sequence[Scorer]) -> None:
+    """Score one shard with scorers that share one view of every batch, and commit one side file each.
+
+    Args:
+        workspace: Where shards and side files lie.
+        shard: The shard.
+        scorers: After setup.
+
+    Raises:
+        ScorerError: If a scorer fails or breaks its contract; no side file of this shard is committed then.
+    """
+    num_rows = 0
+    seconds = dict.fromkeys([scorer.name for scorer in scorers], 0.0)
+    with ExitStack() as stack:
+        writers = {}
+        for scorer in scorers:
+            path = workspace.scores(scorer.name, scorer.fingerprint(), shard.name)
+            file = stack.enter_context(files.committed(path))
+            table_schema = pa.schema([DOC_ID, *scorer.schema()])
+            writers[scorer.name] = stack.enter_context(
+                pq.ParquetWriter(file, table_schema, compression="zstd")
+            )
+        for documents in read_batches(workspace, shard.name):
+            batch = TextBatch(documents)
+            num_rows += len(batch)
+            for scorer in scorers:
+                started = time.monotonic()
+                scores = score_batch(scorer, batch, shard.name)
+                columns = [documents.column("doc_id"), *scores.columns]
+                writer = writers[scorer.name]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=writer.schema))
+                seconds[scorer.name] += time.monotonic() - started
+        if num_rows != shard.num_rows:
+            raise ScorerError(
+                f"{shard.name}: {num_rows} documents in the corpus file, {shard.num_rows} in the manifest"
+            )
+        for scorer in scorers:
+            footer = {"stage": stage_of(scorer), "num_in": num_rows, "content": shard.content}
+            writers[scorer.name].add_key_value_metadata(encode_footer(footer))
+    for scorer in scorers:
+        record_task(workspace, _row(scorer, shard, num_rows, seconds[scorer.name]))
+
+
+def score_batch(scorer: Scorer, batch: TextBatch, where: str) -> pa.RecordBatch:
+    """Scores of a batch, checked against what the scorer declares.
+
+    Raises:
+        ScorerError: Naming the scorer, the shard and what is wrong.
+    """
+    try:
+        scores = scorer.score(batch)
+    except Exception as error:
+        raise ScorerError(f"{scorer.name} failed on {where}: {type(error).__name__}: {error}") from error
+    expected = scorer.schema()
+    if scores.num_rows != len(batch):
+        raise ScorerError(f"{scorer.name} on {where}: {scores.num_rows} rows for {len(batch)} documents")
+    if scores.schema.names != expected.names or scores.schema.types != expected.types:
+        raise ScorerError(f"{scorer.name} on {where}: columns {scores.schema}, declared {expected}")
+    for name, column in zip(expected.names, scores.columns, strict=True):
+        if column.null_count:
+            raise ScorerError(
+                f"{scorer.name} on {where}: {column.null_count} nulls in {name}; scores are never null"
+            )
+    return scores
+
+
+def ledger_row(workspace: Workspace, shard: Shard, scorer: Scorer) -> LedgerRow:
+    """What a committed side file says of itself, against the documents that were to be scored."""
+    footer = read_footer(workspace.scores(scorer.name, scorer.fingerprint(), shard.name))
+    return _row(scorer, shard, footer["num_rows"] if footer else 0, None)
+
+
+def commit_scores(workspace: Workspace, shards: Sequence[Shard], scorer: Scorer) -> None:
+    """Check that every shard is scored, write the ledger and the description of the columns, and make them current."""
+    commit_ledger(workspace, stage_of(scorer), [ledger_row(workspace, shard, scorer) for shard in shards])
+    fingerprint = scorer.fingerprint()
+    if workspace.read_json("scores", scorer.name, fingerprint, "manifest.json") is None:
+        workspace.commit_json(describe(scorer), "scores", scorer.name, fingerprint, "manifest.json")
+    current = workspace.read_json("scores", "current.json") or {}
+    if current.get(scorer.name) != fingerprint:
+        workspace.commit_json(current | {scorer.name: fingerprint}, "scores", "current.json")
+
+
+def describe(scorer: Scorer) -> dict[str, Any]:
+    """Everything a number of this scorer can be traced to."""
+    columns = [
+        {**vars(column), "type": str(column.type), "empty": str(column.empty)} for column in scorer.columns
+    ]
+    return {
+        "scorer": scorer.name,
+        "version": scorer.version,
+        "fingerprint": scorer.fingerprint(),
+        "options": scorer.options(),
+        "models": scorer.model_digests(),
+        "columns": columns,
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _row(scorer: Scorer, shard: Shard, num_out: int, seconds: float | None) -> LedgerRow:
+    return LedgerRow(
+        stage_of(scorer), shard.name, shard.num_rows, num_out, num_bytes=shard.num_bytes, seconds=seconds
+    )
+
+
+class _ShardScorer(beam.DoFn):
+    """Sets each scorer up once in a worker, when the first shard that misses it arrives."""
+
+    def __init__(self, workspace: Workspace, scorers: dict[str, Scorer]) -> None:
+        super().__init__()
+        self.workspace = workspace
+        self.scorers = scorers
+
+    def setup(self) -> None:
+        """Forget what another worker set up."""
+        self.ready: dict[str, Scorer] = {}
+
+    def process(self, task: ScoreTask) -> Iterator[str]:
+        """Score one shard."""
+        for name in task.scorers:
+            if name not in self.ready:
+                self.scorers[name].setup()
+                self.ready[name] = self.scorers[name]
+        score_shard(self.workspace, task.shard, [self.ready[name] for name in task.scorers])
+        yield task.shard.name

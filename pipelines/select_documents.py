@@ -1,0 +1,396 @@
+"""Select: SQL decides, shard by shard over aligned side files; a decision for every document, and no rescoring.
+
+A first pass judges every document by the block lists and predicates and keeps, in a temporary DuckDB file, one
+narrow row a document (about 60 bytes on disk before compression). Duplicates and budgets are settled on those rows;
+a last pass writes the decisions. DuckDB spills to disk beyond `MEMORY_LIMIT`, so memory does not grow with the corpus;
+disk does, and time does, linearly. The launcher needs 60 GB of temporary disk for 10^9 documents.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from gristmill import sql
+from gristmill.pipelines import files
+from gristmill.pipelines.budget import find_cut, sample_keys
+from gristmill.pipelines.ledger import LedgerRow, commit_ledger, read_footer, write_side_file
+from gristmill.pipelines.recipe import Block
+from gristmill.pipelines.score_documents import Shard
+from gristmill.pipelines.select_sql import CompiledSelection, quote
+from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers import schema
+from gristmill.scorers.base import Scorer, SelectionError
+
+MEMORY_LIMIT = "2GB"
+BLOCKED = {"hosts": "host", "urls": "url", "ids": "id", "doc_ids": "doc_id"}
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """How many documents and characters a step met and kept."""
+
+    step: str
+    num_in: int
+    num_kept: int
+    num_chars_in: int
+    num_chars_kept: int
+
+    @property
+    def keep_rate(self) -> float:
+        """Share of documents kept, 1 where none arrived."""
+        return self.num_kept / self.num_in if self.num_in else 1.0
+
+
+@dataclass(frozen=True)
+class BlockLists:
+    """Hosts, URLs, ids and doc_ids that must not be in any dataset."""
+
+    hosts: frozenset[str] = frozenset()
+    urls: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+    doc_ids: frozenset[str] = frozenset()
+
+    def digest(self) -> str:
+        """Identity of the entries."""
+        return blake2b(
+            repr([sorted(entries) for entries in asdict(self).values()]).encode(), digest_size=8
+        ).hexdigest()
+
+
+def read_block_lists(block: Block) -> BlockLists:
+    """Entries of the recipe's lists: one a line, blanks and `#` comments skipped; hosts in lower case."""
+    entries = {
+        kind: {
+            line.strip()
+            for path in paths
+            for line in files.read_bytes(path).decode().splitlines()
+            if line.strip() and not line.lstrip().startswith("#")
+        }
+        for kind, paths in block.model_dump().items()
+    }
+    entries["hosts"] = {host.lower() for host in entries["hosts"]}
+    entries["doc_ids"] = {doc_id.lower() for doc_id in entries["doc_ids"]}
+    return BlockLists(**{kind: frozenset(values) for kind, values in entries.items()})
+
+
+def select_documents(
+    workspace: Workspace,
+    shards: Sequence[Shard],
+    scorers: Sequence[Scorer],
+    compiled: CompiledSelection,
+    block_lists: BlockLists,
+) -> list[FunnelStep]:
+    """Decide on every document and commit the decisions with their manifest.
+
+    Args:
+        workspace: Where side files and decisions lie.
+        shards: The corpus.
+        scorers: The scorers whose side files carry the columns.
+        compiled: The selection.
+        block_lists: What must not be kept.
+
+    Returns:
+        The funnel, one entry a step.
+
+    Raises:
+        SelectionError: If scores are missing, or a keep rate leaves its bounds (the decisions are committed then).
+    """
+    identity = selection_identity(shards, scorers, compiled, block_lists)
+    name = compiled.selection.name
+    manifest = workspace.read_json("decisions", name, "manifest.json")
+    if manifest is None or manifest["identity"] != identity:
+        funnel = _decide(workspace, shards, scorers, compiled, block_lists)
+        content = {"identity": identity, "funnel": [asdict(step) for step in funnel]}
+        workspace.commit_json(content, "decisions", name, "manifest.json")
+    else:
+        funnel = [FunnelStep(**step) for step in manifest["funnel"]]
+    _check_keep_rates(compiled, funnel)
+    return funnel
+
+
+def selection_identity(
+    shards: Sequence[Shard], scorers: Sequence[Scorer], compiled: CompiledSelection, block_lists: BlockLists
+) -> dict[str, Any]:
+    """Everything that decisions depend on."""
+    return {
+        "selection": compiled.selection.model_dump(mode="json"),
+        "expanded": compiled.expanded,
+        "block": block_lists.digest(),
+        "scorers": {scorer.name: scorer.fingerprint() for scorer in scorers},
+        "shards": blake2b(repr([asdict(shard) for shard in shards]).encode(), digest_size=16).hexdigest(),
+    }
+
+
+def _decide(
+    workspace: Workspace,
+    shards: Sequence[Shard],
+    scorers: Sequence[Scorer],
+    compiled: CompiledSelection,
+    block_lists: BlockLists,
+) -> list[FunnelStep]:
+    with _temporary_database() as connection:
+        judge = _Judge(connection, compiled, block_lists)
+        for number, shard in enumerate(shards):
+            judge.judge(number, read_columns(workspace, shard, scorers, compiled.columns))
+        drop_duplicates(connection, compiled)
+        verdict = _final_verdict(drop_beyond_budgets(connection, compiled))
+        rows = [
+            _write_decisions(connection, workspace, compiled.selection.name, number, shard, verdict)
+            for number, shard in enumerate(shards)
+        ]
+        commit_ledger(workspace, stage_of(compiled.selection.name), rows)
+        return _funnel(connection, compiled.selection.steps(), verdict)
+
+
+@contextmanager
+def _temporary_database() -> Iterator[duckdb.DuckDBPyConnection]:
+    with tempfile.TemporaryDirectory(prefix="gristmill-select-") as folder:
+        connection = duckdb.connect(str(Path(folder) / "select.duckdb"))
+        try:
+            connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = {quote(folder)}")
+            connection.execute("SET arrow_lossless_conversion = true")
+            sql.install_macros(connection)
+            yield connection
+        finally:
+            connection.close()
+
+
+def read_columns(
+    workspace: Workspace, shard: Shard, scorers: Sequence[Scorer], columns: Sequence[str]
+) -> pa.Table:
+    """The text-free columns of a shard and the score columns wanted, side by side.
+
+    Rows are joined by position, with doc_id as the check.
+
+    Raises:
+        SelectionError: If a side file is missing, stale, or holds other documents.
+    """
+    names = {"doc_id", "id", "url", "host", "source", "num_chars", "blank", *columns} & set(
+        schema.DOCUMENTS.names
+    )
+    with files.open_read(workspace.documents(shard.name)) as file:
+        table = pq.read_table(file, columns=sorted(names))
+    for scorer in scorers:
+        wanted = [name for name in scorer.schema().names if name in columns]
+        if not wanted:
+            continue
+        path = workspace.scores(scorer.name, scorer.fingerprint(), shard.name)
+        footer = read_footer(path)
+        if footer is None or footer["content"] != shard.content:
+            raise SelectionError(f"{shard.name} has no scores of {scorer.name}; run `gristmill score` first")
+        with files.open_read(path) as file:
+            scores = pq.read_table(file, columns=["doc_id", *wanted])
+        if not scores["doc_id"].equals(table["doc_id"]):
+            raise SelectionError(
+                f"{path}: its doc_ids are not those of {shard.name}; delete it and score again"
+            )
+        for name in wanted:
+            table = table.append_column(name, scores[name])
+    return table
+
+
+class _Judge:
+    """The first pass: block lists and predicates, and the keys that the later steps sort by."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, compiled: CompiledSelection, block_lists: BlockLists
+    ) -> None:
+        self.connection = connection
+        self.sample_seed = compiled.selection.sample.seed if compiled.selection.sample else 0
+        self.needs_sample_key = any(budget.key == "sample_key" for budget in compiled.budgets)
+        for kind, entries in asdict(block_lists).items():
+            entries = pa.table({"entry": pa.array(sorted(entries), pa.string())})
+            connection.register("entries", entries)
+            connection.execute(f"CREATE TABLE blocked_{kind} AS SELECT entry FROM entries")
+        self.query = self._query(compiled)
+        keys = "".join(f", key_{b.step} DOUBLE, weight_{b.step} BIGINT" for b in compiled.budgets)
+        connection.execute(
+            "CREATE TABLE judged (shard INTEGER, position INTEGER, doc_id UUID, source VARCHAR, num_chars BIGINT, "
+            f"step VARCHAR, reason VARCHAR, duplicate_hash UUID, preference STRUCT(rank INTEGER, score DOUBLE){keys})"
+        )
+
+    def judge(self, number: int, table: pa.Table) -> None:
+        """Judge the rows of one shard."""
+        table = table.append_column("shard_number", pa.array(np.full(len(table), number, np.int32)))
+        table = table.append_column("position", pa.array(np.arange(len(table), dtype=np.int32)))
+        if self.needs_sample_key:
+            table = table.append_column(
+                "sample_key", pa.array(sample_keys(table["doc_id"], self.sample_seed))
+            )
+        self.connection.register("stored", table)
+        self.connection.execute(self.query)
+        self.connection.unregister("stored")
+
+    def _query(self, compiled: CompiledSelection) -> str:
+        computed = "".join(
+            f", ({text}) AS {name}"
+            for name, text in compiled.expanded.items()
+            if set(compiled.columns_of(text)) <= set(compiled.columns)
+        )
+        cases = " ".join(
+            f"WHEN {condition} THEN row('{step}', {reason})"
+            for condition, step, reason in self._rules(compiled)
+        )
+        duplicate_hash = "exact_duplicate_hash" if compiled.preference else "NULL"
+        keys = "".join(f", {budget.key}, {budget.weight}" for budget in compiled.budgets)
+        return (
+            "INSERT INTO judged SELECT shard_number, position, doc_id, source, num_chars, verdict[1], verdict[2], "
+            f"{duplicate_hash}, {compiled.preference or 'NULL'}{keys} "
+            f"FROM (SELECT *, CASE {cases} END AS verdict FROM (SELECT *{computed} FROM stored))"
+        )
+
+    def _rules(self, compiled: CompiledSelection) -> Iterator[tuple[str, str, str]]:
+        """Condition under which a document is dropped, step, and SQL for the reason, in order."""
+        yield "blank", "empty", "'empty'"
+        for kind, column in BLOCKED.items():
+            yield f"{column}::VARCHAR IN (SELECT entry FROM blocked_{kind})", "block", f"'blocked_{column}'"
+        for step, predicate in compiled.predicates.items():
+            yield f"({predicate}) IS NULL", step, self._missing(compiled, predicate, step)
+            yield f"NOT ({predicate})", step, f"'{step}'"
+        for budget in compiled.budgets:
+            sources = ", ".join(quote(source) for source in budget.keep if source is not None)
+            concerned = f"source IN ({sources}) AND " if sources else ""
+            missing = f"{concerned}({budget.key} IS NULL OR NOT isfinite({budget.key}))"
+            yield missing, budget.step, self._missing(compiled, budget.key, budget.step)
+
+    def _missing(self, compiled: CompiledSelection, expression: str, step: str) -> str:
+        """SQL that names the first column of an expression that is null, else the step itself."""
+        cases = "".join(
+            f" WHEN {column} IS NULL THEN '{column}'" for column in compiled.columns_of(expression)
+        )
+        return f"'missing:' || (CASE{cases} ELSE '{step}' END)" if cases else f"'missing:{step}'"
+
+
+def drop_duplicates(connection: duckdb.DuckDBPyConnection, compiled: CompiledSelection) -> None:
+    """Keep one member of each duplicate cluster among those that passed every rule, and name it to the others.
+
+    DuckDB groups the survivors' hashes on disk where memory ends.
+    """
+    connection.execute("CREATE TABLE duplicates (shard INTEGER, position INTEGER, survivor UUID)")
+    if compiled.preference is None:
+        return
+    connection.execute(
+        "CREATE TEMP TABLE clusters AS SELECT duplicate_hash, "
+        "min(row(preference.rank, preference.score, doc_id))[3] AS survivor FROM judged WHERE step IS NULL "
+        "GROUP BY duplicate_hash HAVING count(*) > 1"
+    )
+    connection.execute(
+        "INSERT INTO duplicates SELECT shard, position, survivor FROM judged JOIN clusters USING (duplicate_hash) "
+        "WHERE step IS NULL AND doc_id <> survivor ORDER BY shard, position"
+    )
+    connection.execute("DROP TABLE clusters")
+
+
+def drop_beyond_budgets(connection: duckdb.DuckDBPyConnection, compiled: CompiledSelection) -> dict[str, str]:
+    """Find where each budget ends.
+
+    Returns:
+        Step -> SQL condition that holds for the rows beyond its budget.
+    """
+    if not compiled.budgets:
+        return {}
+    keys = "".join(f", key_{b.step}, weight_{b.step}" for b in compiled.budgets)
+    connection.execute(
+        f"CREATE TABLE remaining AS SELECT doc_id, source{keys} FROM judged "
+        "ANTI JOIN duplicates USING (shard, position) WHERE step IS NULL"
+    )
+    beyond: dict[str, str] = {}
+    for budget in compiled.budgets:
+        conditions = []
+        still_in = " AND ".join(["true", *(f"NOT ({condition})" for condition in beyond.values())])
+        for source, amount in budget.keep.items():
+            of_source = f"source = {quote(source)}" if source is not None else "true"
+            rows = (
+                f"(SELECT key_{budget.step} AS key, doc_id, weight_{budget.step} AS weight FROM remaining "
+                f"WHERE {of_source} AND {still_in})"
+            )
+            cut = find_cut(connection, rows, amount)
+            if cut is not None:
+                key, doc_id = cut
+                last = f"('{key!r}'::DOUBLE, '{doc_id}'::UUID)"
+                conditions.append(f"({of_source} AND row(key_{budget.step}, doc_id) > row{last})")
+        beyond[budget.step] = " OR ".join(conditions) or "false"
+    return beyond
+
+
+def _final_verdict(beyond: dict[str, str]) -> str:
+    """SQL for the step that dropped a row of `judged` joined with `duplicates`, null where it is kept."""
+    cases = "".join(f" WHEN {condition} THEN '{step}'" for step, condition in beyond.items())
+    return f"CASE WHEN step IS NOT NULL THEN step WHEN survivor IS NOT NULL THEN 'duplicate'{cases} END"
+
+
+def _write_decisions(
+    connection: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    name: str,
+    number: int,
+    shard: Shard,
+    verdict: str,
+) -> LedgerRow:
+    table = connection.execute(
+        "SELECT doc_id, last IS NULL AS kept, last AS step, coalesce(reason, last) AS reason, survivor FROM "
+        f"(SELECT *, {verdict} AS last FROM judged LEFT JOIN duplicates USING (shard, position) "
+        f"WHERE shard = {number}) ORDER BY position"
+    ).to_arrow_table()
+    assert table is not None
+    decisions = table.cast(schema.DECISIONS)
+    reasons = {
+        item["values"]: item["counts"]
+        for item in pc.value_counts(decisions["reason"].drop_null()).to_pylist()
+    }
+    num_kept = pc.sum(decisions["kept"]).as_py() or 0
+    row = LedgerRow(
+        stage_of(name),
+        shard.name,
+        num_in=shard.num_rows,
+        num_out=num_kept,
+        num_dropped=sum(reasons.values()),
+        num_bytes=shard.num_bytes,
+        reasons=dict(sorted(reasons.items())),
+    )
+    footer = {"stage": row.stage, "num_in": row.num_in, "num_kept": num_kept, "reasons": row.reasons}
+    write_side_file(workspace.decisions(name, shard.name), decisions, footer)
+    return row
+
+
+def stage_of(selection: str) -> str:
+    """The ledger's name for one selection."""
+    return f"select:{selection}"
+
+
+def _funnel(connection: duckdb.DuckDBPyConnection, steps: Sequence[str], verdict: str) -> list[FunnelStep]:
+    dropped = {
+        step: (count, chars)
+        for step, count, chars in connection.execute(
+            f"SELECT {verdict} AS last, count(*), sum(num_chars)::BIGINT FROM judged "
+            "LEFT JOIN duplicates USING (shard, position) GROUP BY last"
+        ).fetchall()
+    }
+    num_in = sum(count for count, _ in dropped.values())
+    num_chars_in = sum(chars for _, chars in dropped.values())
+    funnel = []
+    for step in steps:
+        count, chars = dropped.get(step, (0, 0))
+        funnel.append(FunnelStep(step, num_in, num_in - count, num_chars_in, num_chars_in - chars))
+        num_in, num_chars_in = num_in - count, num_chars_in - chars
+    return funnel
+
+
+def _check_keep_rates(compiled: CompiledSelection, funnel: Sequence[FunnelStep]) -> None:
+    for step in funnel:
+        low, high = compiled.selection.keep_rates.get(step.step, (0.0, 1.0))
+        if not low <= step.keep_rate <= high:
+            raise SelectionError(
+                f"selection {compiled.selection.name!r}: step {step.step!r} keeps {step.keep_rate:.2%} of "
+                f"{step.num_in:,} documents, expected between {low:.2%} and {high:.2%}; look at "
+                "`gristmill sql WORKSPACE --query funnel`, then change the rule or its keep_rates"
+            )

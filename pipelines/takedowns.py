@@ -1,0 +1,58 @@
+"""Block and take-down lists applied to datasets already published: what must go."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from gristmill.pipelines import files
+from gristmill.pipelines.catalog import TAKEDOWNS
+from gristmill.pipelines.records import hosts
+from gristmill.pipelines.select_documents import BLOCKED, BlockLists
+from gristmill.pipelines.workspace import Workspace
+
+COLUMNS = ["doc_id", "id", "url", "source"]
+
+
+def commit_takedowns(workspace: Workspace, block_lists: BlockLists) -> list[str]:
+    """Look for blocked documents in every published dataset and write down which must go.
+
+    Returns:
+        One line for every dataset that holds any.
+    """
+    notes = []
+    for item in files.list_folder(workspace.path("datasets")):
+        folder, _, name = item.path.rpartition("/")
+        if name != "manifest.json":
+            continue
+        selection = folder.rpartition("/")[2]
+        manifest = workspace.read_json("datasets", selection, "manifest.json")
+        found = [
+            find_blocked(workspace.dataset(selection, file["name"]), file["name"], selection, block_lists)
+            for file in manifest["files"]
+        ]
+        table = pa.concat_tables([TAKEDOWNS.empty_table(), *found])
+        with files.committed(workspace.path("takedowns", f"{selection}.parquet")) as target:
+            pq.write_table(table, target, compression="zstd")
+        if len(table):
+            notes.append(
+                f"dataset {selection!r} holds {len(table):,} documents on a block list: see `takedowns` in SQL, "
+                "then export again to drop them"
+            )
+    return notes
+
+
+def find_blocked(path: str, name: str, selection: str, block_lists: BlockLists) -> pa.Table:
+    """The rows of one dataset file that a block list names, with the reason."""
+    with files.open_read(path) as file:
+        table = pq.read_table(file, columns=COLUMNS).combine_chunks()
+    table = table.append_column(
+        "host", hosts(table["url"].combine_chunks()) if len(table) else pa.array([], pa.string())
+    )
+    reason = pa.nulls(len(table), pa.string())
+    for kind, column in reversed(BLOCKED.items()):
+        entries = pa.array(sorted(getattr(block_lists, kind)), pa.string())
+        reason = pc.if_else(pc.is_in(table[column], entries), f"blocked_{column}", reason)
+    table = table.append_column("reason", reason).filter(pc.is_valid(reason)).drop_columns(["host"])
+    constants = {"selection": selection, "file": name}
+    for constant, value in constants.items():
+        table = table.append_column(constant, pa.array([value] * len(table), pa.string()))
+    return table.select(TAKEDOWNS.names).cast(TAKEDOWNS)

@@ -1,0 +1,185 @@
+"""WARC and WET archives: pages with main-text extraction from HTML, and text that was extracted already.
+
+Responses, HTML resources and conversions are records of the corpus; what holds no page (an image, an error
+status) is dropped by reason. Requests, revisits and metadata describe other records and are not counted.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+from gristmill.pipelines.extract_html import Extractor
+from gristmill.pipelines.http_body import decode_body
+from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject
+from gristmill.pipelines.streams import DamagedStream, read_chunks
+
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+
+
+class Page(NamedTuple):
+    """A captured record: bytes of a page or of extracted text, or the reason why it holds neither."""
+
+    offset: int
+    url: str | None
+    date: Any
+    charset: str | None
+    is_html: bool
+    body: bytes
+    dropped: str | None
+
+
+class _ChunkStream:
+    """The uncompressed bytes of a file as the forward-only stream FastWARC reads.
+
+    Record positions are then uncompressed offsets, and damage is noticed, which FastWARC takes for the end.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._chunks = read_chunks(path)
+        self._held = b""
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._held:
+            self._held = next(self._chunks, b"")
+        cut = size if size >= 0 else len(self._held)
+        data, self._held = self._held[:cut], self._held[cut:]
+        self._position += len(data)
+        return data
+
+    def close(self) -> None:
+        self._chunks.close()
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if (whence, offset) not in ((1, 0), (0, self._position)):
+            raise OSError("an archive is read forwards only")
+        return self._position
+
+
+def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> Iterator[Block]:
+    """Cut an archive into blocks of captured records; damage becomes one reject with the bytes lost.
+
+    Args:
+        piece: A whole archive.
+        block_bytes: A block ends with the record that reaches this size.
+        max_document_bytes: Body bytes, decoded, above which a record is a reject.
+    """
+    pages: list[Page] = []
+    rejects: list[Reject] = []
+    num_bytes = offset = 0
+
+    def cut() -> Block:
+        nonlocal num_bytes
+        block = Block(piece, offset, list(pages), num_bytes, list(rejects))
+        pages.clear()
+        rejects.clear()
+        num_bytes = 0
+        return block
+
+    kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
+    try:
+        for record in ArchiveIterator(_ChunkStream(piece.path), record_types=kinds, auto_decode="none"):
+            offset = record.stream_pos
+            page = _capture(record, max_document_bytes)
+            if isinstance(page, str):
+                rejects.append(
+                    Reject(piece.path, str(offset), page, (_url(record) or "").encode()[:HEAD_BYTES])
+                )
+            else:
+                pages.append(page)
+                num_bytes += len(page.body)
+            if num_bytes >= block_bytes:
+                yield cut()
+    except DamagedStream as damage:
+        reason = f"damaged_stream: {damage.cause}; lost {damage.num_lost} compressed bytes"
+        rejects.append(Reject(piece.path, str(damage.offset), reason, b""))
+    except OSError as error:
+        rejects.append(
+            Reject(piece.path, str(offset), f"damaged_archive: {error} after the record here", b"")
+        )
+    if pages or rejects:
+        yield cut()
+
+
+def _url(record: Any) -> str | None:
+    url = record.headers.get("WARC-Target-URI")
+    return url.strip("<>") if url else None
+
+
+def _capture(record: Any, max_document_bytes: int) -> Page | str:
+    """The record's page, or the reason why it cannot be read."""
+    is_html = True
+    dropped = None
+    if record.record_type == WarcRecordType.conversion:
+        is_html = False
+    elif record.record_type == WarcRecordType.resource:
+        content_type = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+        dropped = None if content_type in HTML_TYPES else "not_html"
+    elif record.http_headers is None:
+        dropped = "not_http"
+    elif record.http_headers.status_code != 200:
+        dropped = "http_status"
+    elif record.http_content_type not in HTML_TYPES:
+        dropped = "not_html"
+    page = Page(
+        record.stream_pos, _url(record), record.record_date, record.http_charset, is_html, b"", dropped
+    )
+    if dropped:
+        return page
+    num_bytes = record.content_length
+    body = record.reader.read(min(num_bytes, max_document_bytes + 1))
+    if len(body) < min(num_bytes, max_document_bytes + 1):
+        return f"truncated_record: {len(body)} of {num_bytes} bytes are there"
+    if record.http_headers is not None:
+        transfer, content = (
+            record.http_headers.get(name) or "" for name in ("Transfer-Encoding", "Content-Encoding")
+        )
+        try:
+            body = decode_body(body, transfer, content, max_bytes=max_document_bytes)
+        except ValueError as error:
+            return f"undecodable_body: {error}"
+    if len(body) > max_document_bytes:
+        return f"too_large: the decoded body is longer than max_document_bytes ({max_document_bytes})"
+    return page._replace(body=body)
+
+
+def parse_block(block: Block, fields: Input, *, max_document_bytes: int, extractor: Extractor) -> Records:
+    """Captured records as documents: main text of HTML, the text of conversions as it is.
+
+    A page whose extraction fails, hangs or crashes is a reject; a page without main text is an empty document,
+    which selection drops by reason.
+    """
+    records = Records.of(block)
+    pages: list[Page] = block.payload
+    html = [page for page in pages if page.is_html and not page.dropped]
+    results = iter(extractor.extract([(page.body, page.charset) for page in html]))
+    records.num_in += len(pages)
+    for page in pages:
+        if page.dropped:
+            records.dropped[page.dropped] += 1
+            continue
+        if page.is_html:
+            result = next(results)
+            if result.text is None:
+                records.reject(page.offset, f"extraction_failed: {result.error}", page.body)
+                continue
+            text = result.text
+        else:
+            try:
+                text = page.body.decode()
+            except UnicodeDecodeError as error:
+                records.reject(page.offset, f"invalid_utf8: {error.reason} at byte {error.start}", page.body)
+                continue
+        records.offsets.append(page.offset)
+        records.texts.append(text)
+        records.ids.append(page.url)
+        records.sources.append(fields.source)
+        records.urls.append(page.url)
+        records.created.append(page.date)
+        records.metadata.append(None)
+        records.repaired.append(False)
+    return records

@@ -1,0 +1,279 @@
+"""Export: the kept documents as Parquet files that Hugging Face `datasets` and DuckDB open as they are.
+
+The manifest is written last and names every file with its rows and checksum; a folder without one is no dataset.
+"""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from gristmill.pipelines import files
+from gristmill.pipelines.ledger import LedgerRow, encode_footer, read_footer, record_task, require_footer
+from gristmill.pipelines.recipe import Export
+from gristmill.pipelines.score_documents import Shard, read_batches
+from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers.base import SelectionError
+from gristmill.scorers.clean_lines import clean_lines
+from gristmill.scorers.pii import redact
+
+PART_BYTES = 256 << 20
+ROW_GROUP_BYTES = 64 << 20
+MAX_SHARDS_A_PART = 1024
+DATASET = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("created", pa.timestamp("us", tz="UTC")),
+        pa.field("metadata", pa.large_string()),
+    ]
+)
+"""One row a kept document. `doc_id` is text here, for readers that know no UUIDs."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One output file and the shards whose kept documents it holds.
+
+    Args:
+        name: File name.
+        shards: In order.
+        num_kept: Documents the decisions keep in them.
+        num_bytes: UTF-8 bytes of their texts, before cleaning.
+    """
+
+    name: str
+    shards: tuple[str, ...]
+    num_kept: int
+    num_bytes: int
+
+
+class WriteDataset(beam.PTransform):
+    """Parts -> names of the files written.
+
+    Args:
+        workspace: Where corpus, decisions and datasets lie.
+        selection: Name of the selection.
+        export: What is done to the texts.
+        identity: What the files depend on; a file that carries it is not written again.
+    """
+
+    def __init__(self, workspace: Workspace, selection: str, export: Export, identity: str) -> None:
+        super().__init__()
+        self.arguments = (workspace, selection, export, identity)
+
+    def expand(self, parts: beam.PCollection) -> beam.PCollection:
+        """Wire it up."""
+        return parts | "WriteParts" >> beam.Map(write_part, *self.arguments)
+
+
+def stage_of(selection: str) -> str:
+    """The ledger's name for one export."""
+    return f"export:{selection}"
+
+
+def plan_parts(
+    workspace: Workspace, selection: str, shards: Sequence[Shard], *, part_bytes: int = PART_BYTES
+) -> list[Part]:
+    """Group shards in order so that each file holds about `part_bytes` of kept text; shards without any are left out.
+
+    Raises:
+        SelectionError: If the selection has not been made.
+    """
+    groups: list[list[tuple[str, int, int]]] = []
+    held = 0
+    for shard in shards:
+        path = workspace.decisions(selection, shard.name)
+        if not files.exists(path):
+            raise SelectionError(
+                f"selection {selection!r} has no decisions for {shard.name}; run `gristmill select`"
+            )
+        with (
+            files.open_read(path) as decisions,
+            files.open_read(workspace.documents(shard.name)) as documents,
+        ):
+            kept = pq.read_table(decisions, columns=["kept"])["kept"]
+            num_bytes = pq.read_table(documents, columns=["num_bytes"])["num_bytes"].filter(kept)
+        if not len(num_bytes):
+            continue
+        size = pc.sum(num_bytes).as_py()
+        if not groups or held + size > part_bytes or len(groups[-1]) == MAX_SHARDS_A_PART:
+            groups.append([])
+            held = 0
+        groups[-1].append((shard.name, len(num_bytes), size))
+        held += size
+    return [
+        Part(
+            f"train-{number:05d}-of-{len(groups):05d}.parquet",
+            tuple(name for name, _, _ in group),
+            sum(count for _, count, _ in group),
+            sum(size for _, _, size in group),
+        )
+        for number, group in enumerate(groups)
+    ]
+
+
+def write_part(part: Part, workspace: Workspace, selection: str, export: Export, identity: str) -> str:
+    """Write one file of the dataset, unless it is there already.
+
+    A document that cleaning leaves without text is dropped here, with its reason in the accounts.
+    """
+    path = workspace.dataset(selection, part.name)
+    footer = read_footer(path)
+    if footer is not None and footer["identity"] == identity:
+        return part.name
+    started = time.monotonic()
+    counts: Counter[str] = Counter()
+    num_in = num_out = 0
+    with files.committed(path) as file, pq.ParquetWriter(file, DATASET, compression="zstd") as writer:
+        for table in _row_groups(kept_documents(workspace, selection, part.shards)):
+            num_in += len(table)
+            table = edit(table, export, counts)
+            num_out += len(table)
+            if len(table):
+                writer.write_table(table)
+        emptied = {"emptied_by_cleaning": num_in - num_out} if num_in > num_out else {}
+        footer = {
+            "identity": identity,
+            "num_in": num_in,
+            "reasons": emptied,
+            "edits": dict(sorted(counts.items())),
+        }
+        writer.add_key_value_metadata(encode_footer(footer))
+    row = _row(selection, part, num_in, num_out, emptied)
+    record_task(workspace, replace(row, seconds=time.monotonic() - started))
+    return part.name
+
+
+def kept_documents(workspace: Workspace, selection: str, shards: Sequence[str]) -> Iterator[pa.Table]:
+    """The kept rows of shards, batch by batch."""
+    for shard in shards:
+        with files.open_read(workspace.decisions(selection, shard)) as file:
+            kept = pq.read_table(file, columns=["kept"])["kept"].combine_chunks()
+        start = 0
+        for batch in read_batches(workspace, shard):
+            rows = batch.filter(kept.slice(start, len(batch)))
+            start += len(batch)
+            if len(rows):
+                doc_id = rows.column("doc_id").cast(pa.string())
+                yield pa.Table.from_arrays([doc_id, *rows.columns[1:]], schema=DATASET)
+
+
+def edit(table: pa.Table, export: Export, counts: Counter[str]) -> pa.Table:
+    """The texts as the export wants them; what was changed is added to `counts`, emptied documents are left out."""
+    text = table["text"].combine_chunks()
+    if export.clean_lines:
+        text, num_removed = clean_lines(text)
+        counts["num_lines_removed"] += int(num_removed.sum())
+        counts["num_documents_cleaned"] += int((num_removed > 0).sum())
+    if export.redact_pii:
+        text, num_redacted = redact(text)
+        counts["num_pii_redacted"] += int(num_redacted.sum())
+    table = table.set_column(1, DATASET.field("text"), text)
+    if not export.metadata:
+        table = table.set_column(6, DATASET.field("metadata"), pa.nulls(len(table), pa.large_string()))
+    return (
+        table.filter(pc.greater(pc.binary_length(pc.utf8_trim_whitespace(text)), 0))
+        if export.clean_lines
+        else table
+    )
+
+
+def commit_dataset(
+    workspace: Workspace, selection: str, parts: Sequence[Part], provenance: dict[str, Any], card: str
+) -> dict[str, Any]:
+    """Check and describe what was written: checksums, manifest and dataset card; the manifest last.
+
+    Args:
+        workspace: Where the dataset lies.
+        selection: Its name.
+        parts: What should have been written.
+        provenance: Parents, recipe, thresholds, scorers: goes into the manifest.
+        card: The dataset card, with `{files}` still to be filled in.
+
+    Returns:
+        The manifest.
+    """
+    paths = [workspace.dataset(selection, part.name) for part in parts]
+    with ThreadPoolExecutor() as pool:
+        checksums = list(pool.map(checksum, paths))
+    footers = [require_footer(path) for path in paths]
+    edits: Counter[str] = Counter()
+    for footer in footers:
+        edits.update(footer["edits"])
+    entries = [
+        {"name": part.name, "num_documents": footer["num_rows"], "num_bytes": size, "sha256": digest}
+        for part, footer, (size, digest) in zip(parts, footers, checksums, strict=True)
+    ]
+    manifest = {
+        **provenance,
+        "selection": selection,
+        "files": entries,
+        "num_documents": sum(entry["num_documents"] for entry in entries),
+        "num_bytes": sum(entry["num_bytes"] for entry in entries),
+        "edits": dict(sorted(edits.items())),
+    }
+    files.commit_bytes(workspace.dataset(selection, "README.md"), card.encode())
+    workspace.commit_json(manifest, "datasets", selection, "manifest.json")
+    return manifest
+
+
+def clear_dataset(workspace: Workspace, selection: str, identity: str) -> None:
+    """Make room for another export: the manifest goes first, so that nobody reads a mixture; reusable files stay."""
+    files.delete([workspace.dataset(selection, "manifest.json")])
+    for item in files.list_folder(workspace.dataset(selection)):
+        footer = read_footer(item.path) if item.path.endswith(".parquet") else None
+        if footer is None or footer["identity"] != identity:
+            files.delete([item.path])
+
+
+def ledger_row(workspace: Workspace, selection: str, part: Part) -> LedgerRow:
+    """What a committed file says of itself, against what the decisions keep."""
+    footer = require_footer(workspace.dataset(selection, part.name))
+    return _row(selection, part, part.num_kept, footer["num_rows"], footer["reasons"])
+
+
+def _row(selection: str, part: Part, num_in: int, num_out: int, reasons: dict[str, int]) -> LedgerRow:
+    return LedgerRow(
+        stage_of(selection),
+        part.name.removesuffix(".parquet"),
+        num_in,
+        num_out,
+        num_dropped=sum(reasons.values()),
+        num_bytes=part.num_bytes,
+        reasons=reasons,
+    )
+
+
+def checksum(path: str) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of a file."""
+    state = hashlib.sha256()
+    size = 0
+    with files.open_read(path) as file:
+        while chunk := file.read(1 << 20):
+            state.update(chunk)
+            size += len(chunk)
+    return size, state.hexdigest()
+
+
+def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    num_bytes = 0
+    for table in tables:
+        held.append(table)
+        num_bytes += table.nbytes
+        if num_bytes >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(held)
+            held, num_bytes = [], 0
+    if held:
+        yield pa.concat_tables(held)

@@ -1,0 +1,109 @@
+"""Arrow schemas of everything the stages hand to each other; a stage talks to the next only through these."""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+from gristmill.scorers.base import CorpusError
+
+DOC_ID = pa.field("doc_id", pa.uuid(), nullable=False)
+
+CORPUS = pa.schema(
+    [
+        DOC_ID,
+        pa.field("text", pa.large_string(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("created", pa.timestamp("us", tz="UTC")),
+        pa.field("metadata", pa.large_string()),
+    ]
+)
+"""One row a document, Arrow IPC. `metadata` is the rest of the record as a JSON object."""
+
+DOCUMENTS = pa.schema(
+    [
+        DOC_ID,
+        pa.field("id", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("host", pa.string()),
+        pa.field("created", pa.timestamp("us", tz="UTC")),
+        pa.field("year", pa.int16()),
+        pa.field("num_chars", pa.int64(), nullable=False),
+        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("content_hash", pa.uuid(), nullable=False),
+        pa.field("blank", pa.bool_(), nullable=False),
+        pa.field("repaired", pa.bool_(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+    ]
+)
+"""One row a document without its text, Parquet, row-aligned with the corpus shard of the same name.
+
+`blank` texts hold nothing but white space; `repaired` ones had a lone surrogate replaced.
+"""
+
+REJECTS = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("location", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("head", pa.binary(), nullable=False),
+    ]
+)
+"""One row for every record that could not be read: where it was, why, and its first bytes."""
+
+DECISIONS = pa.schema(
+    [
+        DOC_ID,
+        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("step", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("survivor", pa.uuid()),
+    ]
+)
+"""One row for every document: the step that dropped it, why, and for a duplicate the survivor kept instead."""
+
+LEDGER = pa.schema(
+    [
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("num_in", pa.int64(), nullable=False),
+        pa.field("num_out", pa.int64(), nullable=False),
+        pa.field("num_dropped", pa.int64(), nullable=False),
+        pa.field("num_rejected", pa.int64(), nullable=False),
+        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("seconds", pa.float64()),
+        pa.field("peak_bytes", pa.int64()),
+        pa.field("reasons", pa.map_(pa.string(), pa.int64()), nullable=False),
+    ]
+)
+"""One row a stage and shard.
+
+`seconds` and `peak_bytes` (the most memory the worker had used by then) are null where the worker died between its
+data and its timing.
+"""
+
+
+def check_schema(found: pa.Schema, expected: pa.Schema, *, where: str) -> None:
+    """Refuse a schema that lacks an expected column or has it in another type.
+
+    Args:
+        found: What was read.
+        expected: The columns and types that must be there; more columns are allowed.
+        where: The file or stage, named in the error.
+
+    Raises:
+        CorpusError: With every difference in one line.
+    """
+    differences = list(_differences(found, expected))
+    if differences:
+        raise CorpusError(f"{where}: {'; '.join(differences)}")
+
+
+def _differences(found: pa.Schema, expected: pa.Schema) -> Iterable[str]:
+    for field in expected:
+        index = found.get_field_index(field.name)
+        if index < 0:
+            yield f"column {field.name!r} is missing; found {', '.join(found.names)}"
+        elif found.field(index).type != field.type:
+            yield f"column {field.name!r} is {found.field(index).type}, expected {field.type}"

@@ -1,0 +1,131 @@
+-- name: funnel
+-- One row per selection and step: documents and characters that arrived and that were kept.
+SELECT selection, step, num_in, num_kept, round(num_kept / num_in, 4) AS keep_rate, num_chars_in, num_chars_kept
+FROM funnel
+ORDER BY selection, position
+
+-- name: drop_reasons
+-- One row per selection, step and reason: documents dropped.
+SELECT selection, step, reason, count(*) AS num_documents
+FROM decisions
+WHERE NOT kept
+GROUP BY ALL
+ORDER BY selection, num_documents DESC, reason
+
+-- name: keep_rate_by_source
+-- One row per selection, source and year: share of documents and of characters kept.
+SELECT
+    selection,
+    source,
+    year,
+    count(*) AS num_documents,
+    round(avg(kept::INTEGER), 4) AS keep_rate,
+    round(sum(num_chars) FILTER (WHERE kept) / sum(num_chars), 4) AS keep_rate_of_chars
+FROM decisions JOIN documents USING (doc_id)
+GROUP BY selection, source, year
+ORDER BY selection, source, year
+
+-- name: threshold_sweep
+-- One row per threshold, source and year: what a threshold on one score would keep, before anything is written.
+-- The 19 thresholds are the score's 5 % quantiles; `below` is the inverse filter.
+-- parameter: score column
+WITH thresholds AS (
+    SELECT unnest(quantile_cont(scores.{score}::DOUBLE, [i / 20 FOR i IN range(1, 20)])) AS threshold
+    FROM scores
+)
+SELECT
+    threshold,
+    source,
+    year,
+    count(*) AS num_documents,
+    round(avg((scores.{score} >= threshold)::INTEGER), 4) AS keep_rate_at_least,
+    round(avg((scores.{score} < threshold)::INTEGER), 4) AS keep_rate_below,
+    round(sum(num_chars) FILTER (WHERE scores.{score} >= threshold) / sum(num_chars), 4) AS keep_rate_of_chars_at_least
+FROM (SELECT DISTINCT threshold FROM thresholds), scores JOIN documents USING (doc_id)
+GROUP BY threshold, source, year
+ORDER BY threshold, source, year
+
+-- name: score_summary
+-- One row per source: range, mean and quartiles of one score.
+-- parameter: score column
+SELECT
+    source,
+    count(*) AS num_documents,
+    min(scores.{score}) AS minimum,
+    round(quantile_cont(scores.{score}::DOUBLE, 0.25), 4) AS lower_quartile,
+    round(median(scores.{score}::DOUBLE), 4) AS median,
+    round(quantile_cont(scores.{score}::DOUBLE, 0.75), 4) AS upper_quartile,
+    max(scores.{score}) AS maximum,
+    round(avg(scores.{score}::DOUBLE), 4) AS mean
+FROM scores JOIN documents USING (doc_id)
+GROUP BY source
+ORDER BY source
+
+-- name: score_agreement
+-- One row per source: Pearson's and Spearman's correlation of two scores.
+-- parameter: first column
+-- parameter: second column
+WITH ranked AS (
+    SELECT
+        source,
+        scores.{first}::DOUBLE AS a,
+        scores.{second}::DOUBLE AS b,
+        rank() OVER (PARTITION BY source ORDER BY scores.{first}) AS rank_a,
+        rank() OVER (PARTITION BY source ORDER BY scores.{second}) AS rank_b
+    FROM scores JOIN documents USING (doc_id)
+)
+SELECT source, count(*) AS num_documents, round(corr(a, b), 4) AS pearson, round(corr(rank_a, rank_b), 4) AS spearman
+FROM ranked
+GROUP BY source
+ORDER BY source
+
+-- name: dropped_from_host
+-- One row per document of a host that a selection dropped, and why.
+-- parameter: host text
+SELECT selection, url, step, reason, num_chars
+FROM decisions JOIN documents USING (doc_id)
+WHERE NOT kept AND host = {host}
+ORDER BY selection, step, url
+
+-- name: largest_clusters
+-- One row per duplicate cluster, the 50 largest first.
+SELECT cluster_id, count(*) AS num_documents, list(DISTINCT source ORDER BY source) AS sources, any_value(representative) AS representative
+FROM duplicates
+GROUP BY cluster_id
+ORDER BY num_documents DESC, cluster_id
+LIMIT 50
+
+-- name: duplicate_ids
+-- One row per source and user's id that several documents share.
+SELECT source, id, count(*) AS num_documents
+FROM documents
+WHERE id IS NOT NULL
+GROUP BY source, id
+HAVING count(*) > 1
+ORDER BY num_documents DESC, source, id
+
+-- name: reject_reasons
+-- One row per reason: records that could not be read, with one example.
+SELECT
+    split_part(reason, ':', 1) AS reason,
+    count(*) AS num_records,
+    arg_min(path || ' at ' || location || ': ' || rejects.reason, path || location) AS example
+FROM rejects
+GROUP BY ALL
+ORDER BY num_records DESC, reason
+
+-- name: costs
+-- One row per stage: documents, text and time, summed over shards.
+SELECT
+    stage,
+    count(*) AS num_shards,
+    sum(num_in) AS num_in,
+    sum(num_out) AS num_out,
+    sum(num_dropped) AS num_dropped,
+    sum(num_rejected) AS num_rejected,
+    round(sum(num_bytes) / 1e6, 1) AS megabytes,
+    round(sum(seconds), 1) AS seconds,
+    round(sum(num_bytes) / 1e6 / nullif(sum(seconds), 0), 1) AS megabytes_per_second
+FROM ledger
+GROUP BY stage
+ORDER BY stage

@@ -1,0 +1,63 @@
+-- The nouns of a workspace, over raw_* relations that the catalog makes from the manifests' file lists.
+
+-- name: documents
+-- One row per document.
+SELECT doc_id, id, source, url, host, created, year, num_chars, num_bytes, blank, repaired, content_hash, shard
+FROM raw_documents
+
+-- name: rejects
+-- One row per record that could not be read.
+SELECT path, location, reason, head
+FROM raw_rejects
+
+-- name: ledger
+-- One row per stage and shard.
+SELECT stage, shard, num_in, num_out, num_dropped, num_rejected, num_bytes, seconds, reasons
+FROM raw_ledger
+
+-- name: decisions
+-- One row per selection and document.
+SELECT selection, doc_id, kept, step, reason, survivor
+FROM raw_decisions
+
+-- name: takedowns
+-- One row per published document that a block list names: what must go.
+SELECT selection, doc_id, id, url, source, file, reason
+FROM raw_takedowns
+
+-- name: duplicates
+-- One row per document of an exact duplicate cluster; the representative is the member with the smallest doc_id.
+SELECT
+    doc_id,
+    exact_duplicate_hash AS cluster_id,
+    min(doc_id) OVER cluster AS representative,
+    min(doc_id) OVER cluster AS matched_doc,
+    1.0 AS estimated_jaccard,
+    1.0 AS jaccard
+FROM raw_exact_duplicate
+WHERE exact_duplicate_hash IN (
+    SELECT exact_duplicate_hash FROM raw_exact_duplicate GROUP BY exact_duplicate_hash HAVING count(*) > 1
+)
+WINDOW cluster AS (PARTITION BY exact_duplicate_hash)
+
+-- name: datasets
+-- One row per exported dataset.
+SELECT selection, num_documents, num_bytes, num_files, path
+FROM raw_datasets
+
+-- name: runs
+-- One row per run of a recipe.
+SELECT run, started, seconds, command, status, message, version
+FROM raw_runs
+
+-- name: models
+-- One row per model file a scorer read.
+SELECT scorer, fingerprint, option, digest
+FROM raw_models
+
+-- name: score_columns
+-- One row per score column: what it means and which scorer version and settings made it.
+SELECT
+    column_name, scorer, version, fingerprint, options, unit, minimum, maximum, higher_is_better, description,
+    follows, deviation, libraries
+FROM raw_score_columns
