@@ -1,0 +1,117 @@
+"""Which scorers there are: the built-in table, and those of installed packages by entry point.
+
+A package adds a scorer in its own pyproject:
+
+    [project.entry-points."gristmill.scorers"]
+    my_score = "my_package.my_module:MyScore"
+"""
+
+import json
+from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from gristmill.scorers.base import Scorer, ScorerError
+
+ENTRY_POINT_GROUP = "gristmill.scorers"
+
+SCORERS = {
+    "rules": "gristmill.scorers.rules:Rules",
+    "language": "gristmill.scorers.language:Language",
+    "exact_duplicate": "gristmill.scorers.duplicates:ExactDuplicate",
+    "pii": "gristmill.scorers.pii:Pii",
+}
+"""Built-in scorers, by where they are: a scorer is imported when it is asked for."""
+
+
+def scorer_names() -> list[str]:
+    """Names of all scorers, built in and installed.
+
+    Raises:
+        ScorerError: If two scorers have one name.
+    """
+    return sorted(_locations())
+
+
+def scorer_class(name: str) -> type[Scorer]:
+    """The class of a scorer.
+
+    Raises:
+        ScorerError: If there is no such scorer, or it cannot be imported or is none.
+    """
+    locations = _locations()
+    if name not in locations:
+        raise ScorerError(f"unknown scorer {name!r}{_nearest(name, list(locations))}")
+    module, _, attribute = locations[name].partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ScorerError(f"scorer {name!r} cannot be imported from {locations[name]}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Scorer) and is_dataclass(found)):
+        raise ScorerError(f"scorer {name!r}: {locations[name]} is no dataclass derived from Scorer")
+    if found.name != name:
+        raise ScorerError(f"scorer {name!r}: the class at {locations[name]} calls itself {found.name!r}")
+    return found
+
+
+def make_scorer(name: str, options: dict[str, Any]) -> Scorer:
+    """Build a scorer from the options of a recipe.
+
+    Args:
+        name: Name of the scorer.
+        options: Values as YAML knows them; lists stand for tuples, text for paths.
+
+    Raises:
+        ScorerError: If there is no such scorer or option, an option has the wrong type or an impossible
+            value, or
+            a required one is missing. One line: what was found, what is allowed, what was probably meant.
+    """
+    scorer = scorer_class(name)
+    allowed = {field.name: field for field in fields(scorer) if field.init}  # type: ignore[arg-type]
+    types = get_type_hints(scorer)
+    values = {}
+    for option, value in options.items():
+        if option not in allowed:
+            raise ScorerError(f"{name}: unknown option {option!r}{_nearest(option, list(allowed))}")
+        try:
+            # Strict, but as JSON: text is no number, and a list may stand for a tuple.
+            values[option] = TypeAdapter(types[option]).validate_json(json.dumps(value), strict=True)
+        except (ValidationError, TypeError) as error:
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            raise ScorerError(
+                f"{name}.{option}: found {value!r}, allowed is {_type_name(types[option])} ({reason})"
+            ) from error
+    for option, field in allowed.items():
+        if option not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise ScorerError(f"{name}: option {option!r} is missing; it takes {_type_name(types[option])}")
+    try:
+        return scorer(**values)
+    except ValueError as error:
+        raise ScorerError(f"{name}: {error}") from error
+
+
+def _locations() -> dict[str, str]:
+    locations = dict(SCORERS)
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if locations.setdefault(point.name, point.value) != point.value:
+            raise ScorerError(
+                f"two scorers are called {point.name!r}: {locations[point.name]} and {point.value}; "
+                "rename or uninstall one"
+            )
+    return locations
+
+
+def _nearest(found: str, allowed: list[str]) -> str:
+    if not allowed:
+        return "; there are none"
+    nearest = get_close_matches(found, allowed, n=1)
+    hint = f", did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{hint} (there are: {', '.join(sorted(allowed))})"
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
