@@ -16,7 +16,7 @@ NOTHING = (-float("inf"), "00000000-0000-0000-0000-000000000000")
 """The cut that keeps no row."""
 
 
-def sample_keys(doc_ids: pa.ChunkedArray, seed: int) -> npt.NDArray[np.float64]:
+def random_keys(doc_ids: pa.ChunkedArray, seed: int) -> npt.NDArray[np.float64]:
     """Uniform numbers in [0, 1) that depend on doc_id and seed alone (the finaliser of SplitMix64).
 
     Args:
@@ -81,11 +81,10 @@ def find_cut(
             budget -= weight
         if count <= MAX_SORTED:
             break
-    ordered = connection.execute(
+    ordered = connection.sql(
         f"SELECT key, doc_id, weight FROM {rows} WHERE key BETWEEN $low AND $high ORDER BY key, doc_id",
-        {"low": low, "high": high},
+        params={"low": low, "high": high},
     ).to_arrow_reader(MAX_SORTED)
-    assert ordered is not None
     for batch in ordered:
         reached = np.cumsum(batch["weight"].to_numpy())
         index = int(np.searchsorted(reached, budget))

@@ -84,7 +84,7 @@ def run_query(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:
         if kinds not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
             found = ", ".join(kind.name for kind in kinds) or "nothing"
             raise QueryError(f"expected one SELECT; found {found}. The workspace is read-only in SQL")
-        return connection.execute(statements[0]).to_arrow_table()
+        return connection.sql(text).to_arrow_table()
     except duckdb.Error as error:
         raise QueryError(str(error).partition("\n")[0] + _hint(str(error))) from error
 

@@ -45,7 +45,7 @@ from gristmill.pipelines.select_documents import (
 from gristmill.pipelines.select_sql import CompiledSelection, compile_selection
 from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.workspace import Workspace, locked, open_workspace
-from gristmill.scorers.base import GristmillError, RecipeError, Scorer, ScorerError
+from gristmill.scorers.base import GristmillError, RecipeError, Scorer, ScorerError, SelectionError
 from gristmill.scorers.registry import make_scorer
 
 STAGES = ("ingest", "score", "select", "export")
@@ -149,18 +149,29 @@ class Curation:
     ) -> list[FunnelStep]:
         """Scores -> decisions."""
         block_lists = read_block_lists(self.recipe.block)
-        num_bytes = sum(shard.num_bytes for shard in shards)
-        with watched(self.reporter, workspace, f"select {compiled.selection.name}", [], num_bytes):
+        num_documents, num_bytes = (
+            sum(getattr(s, name) for s in shards) for name in ("num_rows", "num_bytes")
+        )
+        started = time.monotonic()
+        self.reporter.start(f"select {compiled.selection.name}", num_bytes)
+        try:
             return select_documents(workspace, shards, self.scorers, compiled, block_lists)
+        finally:
+            self.reporter.finish(num_documents, num_bytes, time.monotonic() - started)
 
     def export(
         self, workspace: Workspace, shards: Sequence[Shard], compiled: CompiledSelection
     ) -> dict[str, Any]:
         """Decisions -> dataset."""
         name, export = compiled.selection.name, self.recipe.export
+        decisions = workspace.read_json("decisions", name, "manifest.json")
         block_lists = read_block_lists(self.recipe.block)
         parents = selection_identity(shards, self.scorers, compiled, block_lists)
-        identity = blake2b(repr((parents, export)).encode(), digest_size=16).hexdigest()
+        if decisions is None or decisions["identity"] != parents:
+            raise SelectionError(
+                f"selection {name!r} is not made from this recipe and corpus; run `gristmill select`"
+            )
+        identity = blake2b(repr((decisions["kept"], parents, export)).encode(), digest_size=16).hexdigest()
         manifest = workspace.read_json("datasets", name, "manifest.json")
         if manifest is not None and manifest["identity"] == identity:
             return manifest

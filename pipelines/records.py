@@ -1,6 +1,7 @@
 """Parsed records on their way into corpus rows: what every format's parser makes, and the rows made from it."""
 
 import re
+from binascii import hexlify
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -159,6 +160,18 @@ def uuid_array(halves: npt.NDArray[np.uint64]) -> pa.ExtensionArray:
         pa.binary(16), len(halves), [None, pa.py_buffer(np.ascontiguousarray(halves, ">u8"))]
     )
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
+
+
+def uuid_text(uuids: pa.ExtensionArray) -> pa.StringArray:
+    """UUIDs in their usual spelling, 8-4-4-4-12 hexadecimal digits."""
+    storage = uuids.storage
+    raw = storage.buffers()[1][storage.offset * 16 : (storage.offset + len(storage)) * 16]
+    digits = np.frombuffer(hexlify(raw), np.uint8).reshape(-1, 32)
+    text = np.full((len(storage), 36), ord("-"), np.uint8)
+    for start, end, dashes in ((0, 8, 0), (8, 12, 1), (12, 16, 2), (16, 20, 3), (20, 32, 4)):
+        text[:, start + dashes : end + dashes] = digits[:, start:end]
+    offsets = np.arange(0, 36 * len(storage) + 1, 36, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(storage), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def to_documents(records: Records, source: str) -> tuple[pa.RecordBatch, pa.Array]:

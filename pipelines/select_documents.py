@@ -16,21 +16,23 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from gristmill import sql
 from gristmill.pipelines import files
-from gristmill.pipelines.budget import find_cut, sample_keys
+from gristmill.pipelines.budget import find_cut, random_keys
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, read_footer, write_side_file
 from gristmill.pipelines.recipe import Block
 from gristmill.pipelines.score_documents import Shard
-from gristmill.pipelines.select_sql import CompiledSelection, quote
+from gristmill.pipelines.select_sql import RANDOM_KEY, CompiledSelection, quote
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import Scorer, SelectionError
 
 MEMORY_LIMIT = "2GB"
+QUOTA_SEED = 1 << 32
 BLOCKED = {"hosts": "host", "urls": "url", "ids": "id", "doc_ids": "doc_id"}
 
 
@@ -108,8 +110,8 @@ def select_documents(
     name = compiled.selection.name
     manifest = workspace.read_json("decisions", name, "manifest.json")
     if manifest is None or manifest["identity"] != identity:
-        funnel = _decide(workspace, shards, scorers, compiled, block_lists)
-        content = {"identity": identity, "funnel": [asdict(step) for step in funnel]}
+        funnel, kept = _decide(workspace, shards, scorers, compiled, block_lists)
+        content = {"identity": identity, "funnel": [asdict(step) for step in funnel], "kept": kept}
         workspace.commit_json(content, "decisions", name, "manifest.json")
     else:
         funnel = [FunnelStep(**step) for step in manifest["funnel"]]
@@ -136,19 +138,24 @@ def _decide(
     scorers: Sequence[Scorer],
     compiled: CompiledSelection,
     block_lists: BlockLists,
-) -> list[FunnelStep]:
+) -> tuple[list[FunnelStep], str]:
+    """The funnel, and a digest of which documents are kept."""
     with _temporary_database() as connection:
         judge = _Judge(connection, compiled, block_lists)
         for number, shard in enumerate(shards):
             judge.judge(number, read_columns(workspace, shard, scorers, compiled.columns))
         drop_duplicates(connection, compiled)
         verdict = _final_verdict(drop_beyond_budgets(connection, compiled))
-        rows = [
-            _write_decisions(connection, workspace, compiled.selection.name, number, shard, verdict)
-            for number, shard in enumerate(shards)
-        ]
+        state = blake2b(digest_size=16)
+        rows = []
+        for number, shard in enumerate(shards):
+            row, kept = _write_decisions(
+                connection, workspace, compiled.selection.name, number, shard, verdict
+            )
+            rows.append(row)
+            state.update(np.packbits(kept).tobytes())
         commit_ledger(workspace, stage_of(compiled.selection.name), rows)
-        return _funnel(connection, compiled.selection.steps(), verdict)
+        return _funnel(connection, compiled.selection.steps(), verdict), state.hexdigest()
 
 
 @contextmanager
@@ -205,8 +212,10 @@ class _Judge:
         self, connection: duckdb.DuckDBPyConnection, compiled: CompiledSelection, block_lists: BlockLists
     ) -> None:
         self.connection = connection
-        self.sample_seed = compiled.selection.sample.seed if compiled.selection.sample else 0
-        self.needs_sample_key = any(budget.key == "sample_key" for budget in compiled.budgets)
+        seeds = {"quota_key": QUOTA_SEED}
+        if compiled.selection.sample is not None:
+            seeds["sample_key"] = compiled.selection.sample.seed
+        self.seeds = {b.key: seeds[b.key] for b in compiled.budgets if b.key in RANDOM_KEY.values()}
         for kind, entries in asdict(block_lists).items():
             entries = pa.table({"entry": pa.array(sorted(entries), pa.string())})
             connection.register("entries", entries)
@@ -222,10 +231,8 @@ class _Judge:
         """Judge the rows of one shard."""
         table = table.append_column("shard_number", pa.array(np.full(len(table), number, np.int32)))
         table = table.append_column("position", pa.array(np.arange(len(table), dtype=np.int32)))
-        if self.needs_sample_key:
-            table = table.append_column(
-                "sample_key", pa.array(sample_keys(table["doc_id"], self.sample_seed))
-            )
+        for key, seed in self.seeds.items():
+            table = table.append_column(key, pa.array(random_keys(table["doc_id"], seed)))
         self.connection.register("stored", table)
         self.connection.execute(self.query)
         self.connection.unregister("stored")
@@ -335,13 +342,12 @@ def _write_decisions(
     number: int,
     shard: Shard,
     verdict: str,
-) -> LedgerRow:
-    table = connection.execute(
+) -> tuple[LedgerRow, npt.NDArray[np.bool_]]:
+    table = connection.sql(
         "SELECT doc_id, last IS NULL AS kept, last AS step, coalesce(reason, last) AS reason, survivor FROM "
         f"(SELECT *, {verdict} AS last FROM judged LEFT JOIN duplicates USING (shard, position) "
         f"WHERE shard = {number}) ORDER BY position"
     ).to_arrow_table()
-    assert table is not None
     decisions = table.cast(schema.DECISIONS)
     reasons = {
         item["values"]: item["counts"]
@@ -359,7 +365,7 @@ def _write_decisions(
     )
     footer = {"stage": row.stage, "num_in": row.num_in, "num_kept": num_kept, "reasons": row.reasons}
     write_side_file(workspace.decisions(name, shard.name), decisions, footer)
-    return row
+    return row, decisions["kept"].to_numpy()
 
 
 def stage_of(selection: str) -> str:

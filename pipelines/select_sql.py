@@ -12,6 +12,8 @@ from gristmill.pipelines.recipe import Recipe, Selection, nearest
 from gristmill.scorers import schema
 from gristmill.scorers.base import Column, RecipeError, Scorer
 
+RANDOM_KEY = {"quota": "quota_key", "sample": "sample_key"}
+"""Columns with a seeded random number for each document, one a step, so that no step repeats another's choice."""
 UNITS = {"documents": "1", "characters": "num_chars", "tokens": "num_tokens"}
 
 
@@ -125,7 +127,7 @@ def _budgets(selection: Selection, checker: "_Checker", place: str) -> Iterator[
             )
         checker.used.append(weight)
         if step == "sample" or rule.by is None:
-            key = "sample_key"
+            key = RANDOM_KEY[step]
         else:
             key = checker.key(rule.by, rule.direction, f"{place}.{step}.by")
         keep = rule.keep if step == "quota" else {None: rule.keep}
@@ -208,7 +210,7 @@ def _stored_columns(expression: str, expanded: Mapping[str, str]) -> Iterator[st
     for name in _column_references(expression):
         if name in expanded:
             yield from _stored_columns(expanded[name], expanded)
-        elif name != "sample_key":
+        elif name not in RANDOM_KEY.values():
             yield name
 
 

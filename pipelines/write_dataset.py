@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from gristmill.pipelines import files
 from gristmill.pipelines.ledger import LedgerRow, encode_footer, read_footer, record_task, require_footer
 from gristmill.pipelines.recipe import Export
+from gristmill.pipelines.records import uuid_text
 from gristmill.pipelines.score_documents import Shard, read_batches
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import SelectionError
@@ -165,7 +166,7 @@ def kept_documents(workspace: Workspace, selection: str, shards: Sequence[str]) 
             rows = batch.filter(kept.slice(start, len(batch)))
             start += len(batch)
             if len(rows):
-                doc_id = rows.column("doc_id").cast(pa.string())
+                doc_id = uuid_text(rows.column("doc_id"))
                 yield pa.Table.from_arrays([doc_id, *rows.columns[1:]], schema=DATASET)
 
 
