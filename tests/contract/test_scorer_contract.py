@@ -1,0 +1,176 @@
+"""What every registered scorer must hold, so that caching, resume and any split of a corpus are safe."""
+
+import pickle
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from gristmill.scorers.registry import SCORERS, make_scorer, scorer_class, scorer_names
+from gristmill.scorers.text import TextBatch
+
+OTHER_OPTIONS = {"language": {"model": "lid.bin"}}
+"""Options that change the numbers, for each scorer that has some."""
+
+PROSE = """The mill grinds the grain. The mill grinds the grain that farmers bring.
+
+- a list of 3 things, "quoted"
+- call 212-555-0123 or write to miller@example.com
+Lorem ipsum dolor sit amet ... see https://example.com/a?b=c {javascript}
+"""
+FIXED = {
+    "empty": "",
+    "one character": "x",
+    "one wide character": "磨",
+    "white space": " \t\n\r\x0b\x0c\x1c\x85\xa0\u2028\u3000",
+    "newlines": "\n\n\n",
+    "emoji": "👩‍👩‍👧‍👦🏳️‍🌈 🇩🇪 👍🏽 ☕",
+    "nul": "a\0b\0",
+    "only nul": "\0",
+    "no spaces": "磨坊磨碎农民秋天从山上运来的谷物。" * 20,
+    "combining": "e\u0301\u0323" * 50,
+    "right to left": "המטחנה טוחנת את הדגן. \u202eabc",
+    "last code point": "\U0010ffff\ufeff\ufffe",
+    "prose": PROSE,
+    "one long word": "a" * 5000,
+    "repetitive": "spam " * 2000,
+}
+
+pieces = st.sampled_from(
+    [" ", "\n", "the", "The mill", "a b c d e", ". ", "...", "磨坊", "\0", "é", "e\u0301", PROSE]
+)
+texts = st.lists(st.one_of(st.text(max_size=40), st.lists(pieces, max_size=30).map("".join)), max_size=8)
+with_fixed = example(texts=list(FIXED.values()))
+few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module", params=scorer_names())
+def scorer(request):
+    scorer = make_scorer(request.param, {})
+    scorer.setup()
+    return scorer
+
+
+def score(scorer, texts):
+    return scorer.score(TextBatch.from_texts(texts))
+
+
+def test_the_table_names_every_scorer():
+    assert set(SCORERS) <= set(scorer_names())
+    columns = [column.name for name in scorer_names() for column in make_scorer(name, {}).columns]
+    assert len(set(columns)) == len(columns)
+
+
+@few
+@given(texts=texts)
+@with_fixed
+def test_rows_schema_and_ranges(scorer, texts):
+    scores = score(scorer, texts)
+    assert len(scores) == len(texts)
+    assert scores.schema == scorer.schema()
+    scores.validate(full=True)
+    for column in scorer.columns:
+        values = scores.column(column.name)
+        assert values.null_count == 0
+        if pa.types.is_floating(column.type):
+            assert pc.all(pc.is_finite(values), min_count=0).as_py()
+        if column.minimum is not None:
+            assert pc.all(pc.greater_equal(values, column.minimum), min_count=0).as_py(), column.name
+        if column.maximum is not None:
+            assert pc.all(pc.less_equal(values, column.maximum), min_count=0).as_py(), column.name
+
+
+@few
+@given(texts=texts)
+@with_fixed
+def test_scoring_again_gives_the_same_and_leaves_the_input(scorer, texts):
+    batch = TextBatch.from_texts(texts)
+    first = scorer.score(batch)
+    assert batch.text.to_pylist() == texts
+    assert scorer.score(batch).equals(first)
+    assert score(scorer, texts).equals(first)
+
+
+@few
+@given(texts=texts, data=st.data())
+@example(texts=list(FIXED.values()), data=None)
+def test_splitting_or_reordering_the_batch_changes_no_score(scorer, texts, data):
+    order = data.draw(st.permutations(range(len(texts)))) if data else list(reversed(range(len(texts))))
+    cut = data.draw(st.integers(0, len(texts))) if data else len(texts) // 3
+    together = score(scorer, texts)
+    documents = TextBatch.from_texts(texts).documents
+    indices = pa.array(order, pa.int64())
+    assert scorer.score(TextBatch(documents.take(indices))).equals(together.take(indices))
+    # A slice shares the buffers of the whole.
+    for part, expected in (
+        (documents[:cut], together[:cut]),
+        (documents[cut:], together[cut:]),
+        *((documents[row : row + 1], together[row : row + 1]) for row in range(len(texts))),
+    ):
+        assert scorer.score(TextBatch(part)).equals(expected)
+
+
+def test_empty_text_has_the_declared_value(scorer):
+    (row,) = score(scorer, [""]).to_pylist()
+    assert row == {column.name: column.empty for column in scorer.columns}
+
+
+def test_no_rows(scorer):
+    assert score(scorer, []).equals(pa.RecordBatch.from_pylist([], scorer.schema()))
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed_cases_alone_and_beside_others(scorer, name):
+    alone = score(scorer, [FIXED[name]])
+    beside = score(scorer, [PROSE, FIXED[name], "x"])
+    assert beside[1:2].equals(alone)
+
+
+@pytest.mark.parametrize("unit", [PROSE, "x", "\n"], ids=["prose", "one word", "newlines"])
+def test_ten_megabytes(scorer, unit):
+    text = unit * (10_000_000 // len(unit.encode()))
+    scores = score(scorer, [text, PROSE])
+    assert len(scores) == 2
+    assert scores[1:].equals(score(scorer, [PROSE]))
+
+
+def test_picklable_before_setup(scorer):
+    fresh = make_scorer(scorer.name, {})
+    copy = pickle.loads(pickle.dumps(fresh))
+    assert copy == fresh
+    assert copy.fingerprint() == fresh.fingerprint() == scorer.fingerprint()
+    copy.setup()
+    assert score(copy, [PROSE]).equals(score(scorer, [PROSE]))
+
+
+def test_options_are_fields_and_change_the_fingerprint(scorer, monkeypatch):
+    scorer_type = scorer_class(scorer.name)
+    assert is_dataclass(scorer)
+    fingerprint = scorer.fingerprint()
+    assert len(fingerprint) == 16
+    monkeypatch.setattr(scorer_type, "version", scorer.version + 1)
+    assert make_scorer(scorer.name, {}).fingerprint() != fingerprint
+    monkeypatch.undo()
+    options = OTHER_OPTIONS.get(scorer.name, {})
+    assert {field.name for field in fields(scorer)} == set(options)
+    for option, value in options.items():
+        other = make_scorer(scorer.name, {option: value})
+        monkeypatch.setattr(scorer_type, "model_digests", lambda self: {})
+        assert other.fingerprint() != make_scorer(scorer.name, {}).fingerprint()
+        monkeypatch.undo()
+
+
+def test_every_column_is_documented(scorer):
+    assert scorer.columns
+    for column in scorer.columns:
+        assert column.description, column.name
+        assert column.unit, column.name
+        assert column.source, column.name
+        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        assert is_number or (column.minimum is None and column.maximum is None), column.name
+    assert scorer_class(scorer.name).__doc__
+    assert np.unique([column.name for column in scorer.columns]).size == len(scorer.columns)
