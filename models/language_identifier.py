@@ -1,9 +1,10 @@
 """py3langid's language model over many documents at once.
 
 The model (Lui and Baldwin 2012, "langid.py"; retrained by py3langid) is a naive Bayes over byte n-grams,
-found by an automaton that takes one table lookup a byte. py3langid walks it in Python, 14 bytes a
-microsecond; here NumPy walks one byte of a thousand documents at a time, which gives the same numbers 7 times
-as fast.
+found by an automaton that takes one table lookup a byte. py3langid walks it in Python, 1 MB/s; here NumPy
+walks one byte of a thousand documents at a time, which gives the same numbers 8 times as fast (14,000
+documents/s of 1 kB, one core). Only the first 1,000 bytes are looked at: more cost time and change the
+accuracy by 0.001.
 """
 
 import hashlib
@@ -65,7 +66,7 @@ class LanguageIdentifier:
 
     @classmethod
     def load(cls) -> Self:
-        """The model that py3langid ships: 142 classes, 139 labels, about 100 MB in memory."""
+        """The model that py3langid ships: 142 classes, 140 labels, about 100 MB in memory."""
         with np.load(BytesIO(lzma.decompress(_model_bytes())), allow_pickle=False) as model:
             return cls(
                 labels=model["classes"].tolist(),
@@ -94,12 +95,13 @@ class LanguageIdentifier:
         labels: list[str] = []
         probabilities = [np.empty(0, np.float32)]
         for start in range(0, len(heads), DOCUMENTS_PER_BLOCK):
-            posterior = self._posterior(
-                [_encode(head) for head in heads[start : start + DOCUMENTS_PER_BLOCK]]
-            )
+            block = heads[start : start + DOCUMENTS_PER_BLOCK]
+            posterior = self._posterior([_encode(head) for head in block])
             probability = posterior.max(axis=1)
             labels += np.where(probability > 0, self.labels[posterior.argmax(axis=1)], "").tolist()
-            probabilities.append(probability)
+            probabilities.append(
+                np.minimum(probability, 1)
+            )  # classes of one label may add up to a little more
         return labels, np.concatenate(probabilities)
 
     def _posterior(self, texts: Sequence[bytes]) -> npt.NDArray[np.float32]:
