@@ -13,9 +13,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from gristmill.scorers.base import Scorer, ScorerError
+from pydantic import TypeAdapter, ValidationError
 
 ENTRY_POINT_GROUP = "gristmill.scorers"
 

@@ -7,11 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-
 from gristmill.scorers.registry import SCORERS, make_scorer, scorer_class, scorer_names
 from gristmill.scorers.text import TextBatch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 OTHER_OPTIONS = {"language": {"model": "lid.bin"}}
 """Options that change the numbers, for each scorer that has some."""

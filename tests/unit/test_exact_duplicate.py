@@ -6,11 +6,10 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 import xxhash
-from hypothesis import given
-from hypothesis import strategies as st
-
 from gristmill.scorers.base import TextBatch
 from gristmill.scorers.duplicates import ExactDuplicate, hash128, normalize
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def texts_of(*texts):

@@ -11,7 +11,6 @@ from typing import Literal
 
 import pyarrow as pa
 import pytest
-
 from gristmill.scorers import registry
 from gristmill.scorers.base import Scorer, ScorerError
 from gristmill.scorers.duplicates import ExactDuplicate
