@@ -64,7 +64,7 @@ def as_text(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, (list, dict)):
         return orjson.dumps(value, default=_plain).decode()
-    return str(value)
+    return str(value).replace("\n", "\\n")
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ from gristmill.pipelines.recipe import Recipe, load_recipe
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.workspace import open_workspace
 
-MAX_MODULES = 4000
+MAX_MODULES = 1500
 MAX_FILE_BYTES = 1 << 20
 DOCUMENTATION = {".txt", ".md", ".rst"}
 LICENCES = DOCUMENTATION | {""}
@@ -40,8 +40,9 @@ select:
   where:                             # in order; the first that is not true is the reason
     english: "language = 'en' and language_probability > 0.65"
     long_enough: rps_doc_word_count >= 50
-    repetition: gopher_repetition_pass
-    quality: gopher_quality_pass
+    not_repetitive: gopher_repetition_pass
+    sentences: c4_pass
+    words: gopher_frac_alpha_words > 0.6
   deduplicate: {prefer: [documentation, docstrings]}
   top: {by: rps_doc_unigram_entropy, keep: 1/2, of: characters, direction: highest}
 export: {redact_pii: true}

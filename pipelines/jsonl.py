@@ -6,7 +6,7 @@ fields it was not told about. tests/bench/bench_ingest.py prints the rate.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -95,8 +95,8 @@ def parse_block(block: Block, fields: Input, *, max_document_bytes: int) -> Reco
     """
     records = Records.of(block)
     get_text, get_id = _getter(fields.text), _getter(fields.id)
-    get_url = _first_of([fields.url] if fields.url else URL_FIELDS)
-    get_created = _first_of([fields.created] if fields.created else CREATED_FIELDS)
+    get_url = _getter(fields.url) if fields.url else _first_of(URL_FIELDS)
+    get_created = _getter(fields.created) if fields.created else _first_of(CREATED_FIELDS)
     get_source = _getter(fields.source_field) if fields.source_field else None
     used = {fields.text, fields.id, fields.url or "url", fields.created, fields.source_field}
     offset = block.offset
@@ -184,10 +184,19 @@ def _getter(name: str) -> Callable[[Any], Any]:
     return lambda record: record.get(name)
 
 
-def _first_of(names: list[str] | tuple[str, ...]) -> Callable[[Any], Any]:
-    getters = [_getter(name) for name in names]
+def _first_of(names: Sequence[str]) -> Callable[[Any], Any]:
+    """A function that reads the first field that is there; nested ones cost nothing where their roots are absent."""
+    plain = [name for name in names if "." not in name]
+    nested = [_getter(name) for name in names if "." in name]
+    roots = {root for name in names if "." in name for root in (name, name.partition(".")[0])}
 
     def get(record: Any) -> Any:
-        return next((value for getter in getters if (value := getter(record)) is not None), None)
+        for name in plain:
+            value = record.get(name)
+            if value is not None:
+                return value
+        if roots.isdisjoint(record):
+            return None
+        return next((value for getter in nested if (value := getter(record)) is not None), None)
 
     return get
