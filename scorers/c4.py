@@ -7,12 +7,11 @@ are taken out of the lines that stay.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
-
 from gristmill.scorers.characters import Class
-from gristmill.scorers.text import Spans, TextBatch
+from gristmill.scorers.text import Spans, TextBatch, is_any
 from gristmill.scorers.words import Mask, Positions
 
 POLICY_PHRASES = (
@@ -24,7 +23,7 @@ POLICY_PHRASES = (
     "use cookies",
 )
 MAX_WORD_CHARS = 1000
-_TERMINALS = np.array([ord(mark) for mark in ".?!\"'"], np.uint32)
+TERMINALS = ".?!\"'"
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,11 @@ class Citations:
         index = np.minimum(np.searchsorted(self.ends, ends), len(self.ends) - 1)
         return np.where(self.ends[index] == ends, row_starts[index], ends)
 
-    def mask(self, num_chars: int) -> Mask:
-        """Which of all characters lie in a citation, bool[c]."""
-        return cover(self.starts, self.ends, num_chars)
+    @cached_property
+    def positions(self) -> Positions:
+        """All their characters, ascending."""
+        lengths = self.ends - self.starts
+        return np.arange(lengths.sum()) + np.repeat(self.ends - np.cumsum(lengths), lengths)
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class C4Lines:
 
 def find_citations(batch: TextBatch) -> Citations:
     r"""Find all matches of `\[\d*]|\[edit]|\[citation needed]`."""
-    opens = np.flatnonzero(batch.chars == ord("["))
-    closes = np.flatnonzero(batch.chars == ord("]"))
+    opens = batch.find_special("[")
+    closes = batch.find_special("]")
     index = np.searchsorted(closes, opens)
     opens, index = opens[index < len(closes)], index[index < len(closes)]
     ends = closes[index] + 1
@@ -120,7 +121,7 @@ def c4_lines(batch: TextBatch, citations: Citations) -> C4Lines:
         num_sentences=count_sentences(batch, citations),
         has_lorem_ipsum=has(batch.find("lorem ipsum")),
         has_javascript=has(batch.find("javascript")),
-        has_curly_bracket=has(np.flatnonzero(batch.chars == ord("{"))),
+        has_curly_bracket=has(batch.find_special("{")),
         has_policy=np.logical_or.reduce([has(batch.find(phrase)) for phrase in POLICY_PHRASES]),
     )
 
@@ -132,16 +133,17 @@ def count_sentences(batch: TextBatch, citations: Citations) -> Positions:
     and the dot after a lone capital ("J.") are none. Citations count as punctuation. This stands in for NLTK's
     trained model (C4's code) and spaCy's sentencizer (datatrove).
     """
-    mark = batch.has(Class.PUNCTUATION)
-    in_citation = citations.mask(len(mark))
-    at = np.flatnonzero(mark | in_citation)
+    chars, classes = batch.chars, batch.classes
+    marks = batch.specials[classes[batch.specials] & Class.PUNCTUATION != 0]
+    at = np.sort(np.concatenate([marks, citations.positions]))
+    at = at[np.append(True, at[1:] != at[:-1])[: len(at)]]
     if len(at) == 0:
         return np.ones(len(batch.lines), np.int64)
-    chars, classes = batch.chars, batch.classes
     dot = np.uint32(ord("."))
     lone_capital = (classes[at - 1] & Class.UPPER != 0) & (classes[at - 2] & Class.UPPER == 0)
     abbreviates = (chars[at] == dot) & ((chars[at - 1] == dot) | (chars[at + 1] == dot) | lone_capital)
-    terminal = (classes[at] & Class.SENTENCE_END != 0) & ~abbreviates & ~in_citation[at]
+    terminal = (classes[at] & Class.SENTENCE_END != 0) & ~abbreviates
+    terminal[np.searchsorted(at, citations.positions)] = False
     run_starts = np.flatnonzero(np.append(True, np.diff(at) != 1))
     run_ends = at[np.append(run_starts[1:], len(at)) - 1] + 1
     ends_sentence = np.logical_or.reduceat(terminal, run_starts) & (classes[run_ends] & Class.SPACE != 0)
@@ -159,7 +161,7 @@ def _ends_a_sentence(batch: TextBatch, citations: Citations) -> Mask:
         char = np.where(inside, batch.chars[end - 1], 0)
         is_dot.append(char == ord("."))
         if len(is_dot) == 1:
-            is_terminal = np.isin(char, _TERMINALS)
+            is_terminal = is_any(char, TERMINALS)
         end = np.where(inside, end - 1, end)
     return is_terminal & ~np.logical_and.reduce(is_dot)
 

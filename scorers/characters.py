@@ -40,15 +40,15 @@ class Class:
     SENTENCE_END = np.uint16(1 << 12)
     """Unicode property Sentence_Terminal."""
     UNSPACED = np.uint16(1 << 13)
-    """Letters and marks of scripts that write no spaces between words."""
+    """Letters, marks and punctuation of scripts that write no spaces between words."""
     WORD = ALPHA | NUMBER | MARK | UNDERSCORE
     """`\\w` of a regular expression, and combining marks."""
 
 
-# Chinese, Japanese, Thai, Lao, Burmese, Khmer, Javanese, Balinese and the scripts of Tai languages.
+# Chinese, Japanese, Thai, Lao, Burmese, Khmer, Javanese, Balinese and the scripts of Tai languages; wide punctuation.
 _UNSPACED = """
-E01-EFF 1000-109F 1780-17FF 1950-19DF 1A20-1AAF 1B00-1B7F 3005-3007 3041-30FF 3105-312F 31A0-31BF 31F0-31FF
-3400-4DBF 4E00-9FFF A980-A9FF AA60-AA7F F900-FAFF FF66-FF9F 20000-323AF
+E01-EFF 1000-109F 1780-17FF 1950-19DF 1A20-1AAF 1B00-1B7F 3001-303F 3041-30FF 3105-312F 31A0-31BF 31F0-31FF
+3400-4DBF 4E00-9FFF A980-A9FF AA60-AA7F F900-FAFF FF01-FF0F FF1A-FF20 FF3B-FF40 FF5B-FF9F 20000-323AF
 """
 _SENTENCE_TERMINAL = """
 21 2E 3F 589 61D-61F 6D4 700-702 7F9 837 839 83D-83E 964-965 104A-104B 1362 1367-1368 166E 1735-1736 17D4-17D6
@@ -98,7 +98,7 @@ def class_table() -> npt.NDArray[np.uint16]:
     ascii_chars[ascii_chars & (Class.PUNCTUATION | Class.SYMBOL) != 0] |= Class.ASCII_PUNCTUATION
     table[code_points(_SENTENCE_TERMINAL)] |= Class.SENTENCE_END
     unspaced = code_points(_UNSPACED)
-    table[unspaced[table[unspaced] & (Class.ALPHA | Class.MARK) != 0]] |= Class.UNSPACED
+    table[unspaced[table[unspaced] & (Class.NUMBER | Class.SPACE) == 0]] |= Class.UNSPACED
     table.flags.writeable = False
     return table
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pyarrow as pa
-
 from gristmill.scorers.c4 import c4_lines, cover, find_citations
 from gristmill.scorers.text import TextBatch
 from gristmill.scorers.words import Positions

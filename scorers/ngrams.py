@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-
 from gristmill.scorers.vocabulary import mix
 
 Positions = npt.NDArray[np.int64]
@@ -80,14 +79,15 @@ def repeats(keys: Positions, positions: Positions) -> Repeats:
     bits = int(positions[-1]).bit_length()
     if int(keys.max()).bit_length() + bits < 64:
         packed = np.sort(keys << bits | positions)
-        keys, positions = packed >> bits, packed & ((1 << bits) - 1)
+        mask = (1 << bits) - 1
+        same, positions = packed[1:] ^ packed[:-1] <= mask, packed & mask
     else:
         order = np.argsort(keys, kind="stable")
-        keys, positions = keys[order], positions[order]
-    bounds = np.concatenate([[0], np.flatnonzero(keys[1:] != keys[:-1]) + 1, [len(keys)]])
-    counts = np.diff(bounds)
-    repeated = counts > 1
-    return Repeats(positions[np.repeat(repeated, counts)], counts[repeated])
+        same, positions = np.diff(keys[order]) == 0, positions[order]
+    continues, goes_on = np.append(False, same), np.append(same, False)
+    repeated = continues | goes_on
+    group_starts = np.flatnonzero(~continues[repeated])
+    return Repeats(positions[repeated], np.diff(group_starts, append=np.count_nonzero(repeated)))
 
 
 def repeated_ngrams(ids: Positions, documents: Positions) -> Iterator[Repeats]:

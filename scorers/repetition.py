@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-
 from gristmill.scorers.ngrams import Positions, Repeats, repeated_ngrams
 from gristmill.scorers.text import Words
 
@@ -51,13 +49,13 @@ def top_ngram(words: Words, n: int, repeats: Repeats) -> TopNgram:
     return TopNgram(counts * long_enough, num_chars)
 
 
-def covered_chars(words: Words, n: int, repeats: Repeats) -> npt.NDArray[np.float64]:
+def covered_chars(words: Words, n: int, repeats: Repeats) -> Positions:
     """Characters of the words that lie in any repeated n-gram, each counted once (RedPajama-v2), [d]."""
     at = repeats.sorted_positions
     return _sum_chars(words, at, np.minimum(at + n, np.append(at[1:], len(words))))
 
 
-def repeated_chars(words: Words, n: int, repeats: Repeats) -> npt.NDArray[np.float64]:
+def repeated_chars(words: Words, n: int, repeats: Repeats) -> Positions:
     """Characters of n-grams that occurred before, read from left to right without overlap (datatrove), [d]."""
     at = repeats.later
     # Whoever reads one such n-gram goes on with the next that starts after its end. That makes one chain through
@@ -72,7 +70,7 @@ def repeated_chars(words: Words, n: int, repeats: Repeats) -> npt.NDArray[np.flo
     return _sum_chars(words, chosen, chosen + n)
 
 
-def _sum_chars(words: Words, first: Positions, end: Positions) -> npt.NDArray[np.float64]:
+def _sum_chars(words: Words, first: Positions, end: Positions) -> Positions:
     """Characters of the words from `first` up to `end`, summed by document, [d]."""
-    num_chars = words.length_bounds[end] - words.length_bounds[first]
-    return np.bincount(words.documents[first], num_chars, minlength=len(words.num_by_document))
+    num_chars = np.concatenate([[0], np.cumsum(words.length_bounds[end] - words.length_bounds[first])])
+    return np.diff(num_chars[np.searchsorted(first, words.splits)])

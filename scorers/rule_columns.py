@@ -1,7 +1,6 @@
 """What each column of the `rules` scorer means."""
 
 import pyarrow as pa
-
 from gristmill.scorers.base import Column
 
 GOPHER_QUALITY = "Gopher, arXiv 2112.11446, section A.1.1, quality filtering; as in datatrove 0.10.1"
@@ -50,7 +49,12 @@ def _fraction(
 
 
 def _number(
-    name: str, unit: str, description: str, source: str, deviation: str = "", higher_is_better: bool | None = None
+    name: str,
+    unit: str,
+    description: str,
+    source: str,
+    deviation: str = "",
+    higher_is_better: bool | None = None,
 ) -> Column:
     return Column(
         name=name,
@@ -255,9 +259,7 @@ FINEWEB_COLUMNS = (
 
 REDPAJAMA_COLUMNS = (
     _fraction("rps_doc_curly_bracket", "Curly brackets over characters.", REDPAJAMA, higher_is_better=False),
-    _fraction(
-        "rps_doc_frac_all_caps_words", "Raw words in capitals only, over raw words.", REDPAJAMA, RAW
-    ),
+    _fraction("rps_doc_frac_all_caps_words", "Raw words in capitals only, over raw words.", REDPAJAMA, RAW),
     *(
         _fraction(
             f"rps_doc_frac_chars_dupe_{n}grams",

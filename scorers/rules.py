@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-
 from gristmill.scorers.base import Column, Scorer
 from gristmill.scorers.c4 import c4_lines, find_citations
 from gristmill.scorers.characters import Class
+from gristmill.scorers.ngrams import repeats
 from gristmill.scorers.repetition import covered_chars, repeated_chars, repeats_by_n, top_ngram
 from gristmill.scorers.rule_columns import RULE_COLUMNS
 from gristmill.scorers.stop_words import ENGLISH
-from gristmill.scorers.text import NEWLINE, Spans, TextBatch
+from gristmill.scorers.text import Spans, TextBatch, is_any
 from gristmill.scorers.vocabulary import encode
 from gristmill.scorers.words import Mask, Positions
 
@@ -72,21 +72,21 @@ def quality(batch: TextBatch) -> Features:
     num_words = words.num_by_document
     has_letter = (vocabulary.classes & Class.ALPHA) != 0
     counts = ((vocabulary.classes & (Class.ALPHA | Class.NUMBER)) != 0)[words.ids]
-    num_counted = _sum(words, counts)
+    num_counted = words.sum_by_document(counts)
     stop_word = vocabulary.find(GOPHER_STOP_WORDS)[words.ids]
     is_stop_word = stop_word >= 0
     num_stop_words = len(GOPHER_STOP_WORDS)
     seen = np.zeros(len(batch) * num_stop_words, np.bool_)
     seen[words.documents[is_stop_word] * num_stop_words + stop_word[is_stop_word]] = True
-    num_hashes = batch.text_spans.count(np.flatnonzero(batch.chars == ord("#")))
+    num_hashes = batch.text_spans.count(batch.find_special("#"))
     num_ellipses = batch.text_spans.count(_ellipses(batch))
-    num_newlines = batch.text_spans.count(np.flatnonzero(batch.chars == NEWLINE))
+    num_newlines = batch.text_spans.count(batch.newlines)
     return {
         "gopher_word_count": num_counted,
-        "gopher_mean_word_length": _ratio(_sum(words, words.lengths * counts), num_counted),
+        "gopher_mean_word_length": _ratio(words.sum_by_document(words.lengths * counts), num_counted),
         "gopher_hash_to_word_ratio": _ratio(num_hashes, num_words),
         "gopher_ellipsis_to_word_ratio": _ratio(num_ellipses, num_words),
-        "gopher_frac_alpha_words": _ratio(_sum(words, has_letter[words.ids]), num_words),
+        "gopher_frac_alpha_words": _ratio(words.sum_by_document(has_letter[words.ids]), num_words),
         "gopher_num_stop_words": seen.reshape(len(batch), num_stop_words).sum(axis=1),
         "fineweb_newline_to_word_ratio": _ratio(num_newlines, num_words),
         "rps_doc_symbol_to_word_ratio": _ratio(num_hashes + num_ellipses, batch.raw_words.num_by_document),
@@ -97,39 +97,39 @@ def repetition(batch: TextBatch) -> Features:
     """Shares of n-grams, and of lines and paragraphs that occurred before, for Gopher, FineWeb, RedPajama-v2."""
     features: Features = {}
     words = batch.words
-    for n, repeats in repeats_by_n(words):
+    for n, found in repeats_by_n(words):
         if n in TOP_N:
-            top = top_ngram(words, n, repeats)
+            top = top_ngram(words, n, found)
             with_spaces = top.num_chars + (n - 1)
             features[f"gopher_frac_chars_top_{n}gram"] = _ratio(with_spaces * top.counts, batch.num_chars)
         if n in DUPE_N:
-            chars = repeated_chars(words, n, repeats)
+            chars = repeated_chars(words, n, found)
             features[f"gopher_frac_chars_dupe_{n}grams"] = _ratio(chars, batch.num_chars)
 
     words = batch.normalized_words
-    num_words, num_chars = words.num_by_document, _sum(words, words.lengths)
-    for n, repeats in repeats_by_n(words):
+    num_words, num_chars = words.num_by_document, words.sum_by_document(words.lengths)
+    for n, found in repeats_by_n(words):
         if n == 1:
-            repeated = repeats.counts
+            repeated = found.counts
             num_distinct = num_words - np.bincount(
-                words.documents[repeats.first], repeated - 1, minlength=len(batch)
+                words.documents[found.first], repeated - 1, minlength=len(batch)
             )
             features["rps_doc_frac_unique_words"] = _ratio(num_distinct, num_words)
             # Summed in order of first occurrence, so that rounding does not depend on the batch.
-            order = np.argsort(repeats.first)
+            order = np.argsort(found.first)
             repeated_entropy = np.bincount(
-                words.documents[repeats.first[order]],
+                words.documents[found.first[order]],
                 (repeated * np.log(repeated))[order],
                 minlength=len(batch),
             )
             entropy = np.log(np.maximum(num_words, 1)) - _ratio(repeated_entropy, num_words)
             features["rps_doc_unigram_entropy"] = np.maximum(entropy, 0.0)
         if n in TOP_N:
-            top = top_ngram(words, n, repeats)
+            top = top_ngram(words, n, found)
             chars = np.where(top.counts > 1, top.num_chars * top.counts, 0)
             features[f"rps_doc_frac_chars_top_{n}gram"] = _ratio(chars, num_chars)
         if n in DUPE_N:
-            chars = covered_chars(words, n, repeats)
+            chars = covered_chars(words, n, found)
             features[f"rps_doc_frac_chars_dupe_{n}grams"] = _ratio(chars, num_chars)
     return features
 
@@ -142,47 +142,51 @@ def lines(batch: TextBatch) -> Features:
     last_char = batch.chars[stripped.ends - 1]
     is_full = stripped.lengths > 0
     ends_with_ellipsis = is_full & (
-        (last_char == ord("…"))
-        | ((last_char == ord(".")) & _preceded_by_dots(batch, stripped.ends))
+        (last_char == ord("…")) | ((last_char == ord(".")) & _preceded_by_dots(batch, stripped.ends))
     )
 
     def fraction(mask: Mask) -> Numbers:
-        return _ratio(_sum(lines, mask), num_lines)
+        return _ratio(lines.sum_by_document(mask), num_lines)
 
     copies, full = _later_copies(batch.segments, batch.segment_ids), batch.segments.lengths > 0
     paragraphs, paragraph_ids = _paragraphs(batch)
     paragraph_copies = _later_copies(paragraphs, paragraph_ids)
-    num_chars_on_lines = batch.num_chars - batch.text_spans.count(np.flatnonzero(batch.chars == NEWLINE))
+    num_chars_on_lines = batch.num_chars - batch.text_spans.count(batch.newlines)
     line_copies = copies[batch.is_line]
-    num_full_lines = _sum(lines, is_full)
+    num_full_lines = lines.sum_by_document(is_full)
     ends_terminally = (batch.classes[lines.ends - 1] & Class.SENTENCE_END) != 0
     with_newline = lines.lengths + (lines.ends < batch.text_spans.ends[lines.documents])
     return {
-        "gopher_frac_bullet_lines": fraction(is_full & _is_any(first_char, GOPHER_BULLETS)),
+        "gopher_frac_bullet_lines": fraction(is_full & is_any(first_char, GOPHER_BULLETS)),
         "gopher_frac_ellipsis_lines": fraction(ends_with_ellipsis),
-        "gopher_frac_dup_lines": _ratio(_sum(batch.segments, copies & full), _sum(batch.segments, full)),
+        "gopher_frac_dup_lines": _ratio(
+            batch.segments.sum_by_document(copies & full), batch.segments.sum_by_document(full)
+        ),
         "gopher_frac_chars_dup_lines": _ratio(
-            _sum(batch.segments, copies * batch.segments.lengths), batch.num_chars
+            batch.segments.sum_by_document(copies * batch.segments.lengths), batch.num_chars
         ),
-        "gopher_frac_dup_paragraphs": _ratio(_sum(paragraphs, paragraph_copies), paragraphs.num_by_document),
+        "gopher_frac_dup_paragraphs": _ratio(
+            paragraphs.sum_by_document(paragraph_copies), paragraphs.num_by_document
+        ),
         "gopher_frac_chars_dup_paragraphs": _ratio(
-            _sum(paragraphs, paragraph_copies * paragraphs.lengths), batch.num_chars
+            paragraphs.sum_by_document(paragraph_copies * paragraphs.lengths), batch.num_chars
         ),
-        "fineweb_line_punct_ratio": _ratio(_sum(lines, is_full & ends_terminally), num_full_lines),
+        "fineweb_line_punct_ratio": _ratio(lines.sum_by_document(is_full & ends_terminally), num_full_lines),
         "fineweb_short_line_ratio_30_chars": _ratio(
-            _sum(lines, is_full & (lines.lengths <= SHORT_LINE_CHARS)), num_full_lines
+            lines.sum_by_document(is_full & (lines.lengths <= SHORT_LINE_CHARS)), num_full_lines
         ),
         "fineweb_char_dup_ratio": _ratio(
-            _sum(lines, is_full * line_copies * lines.lengths), num_chars_on_lines
+            lines.sum_by_document(is_full * line_copies * lines.lengths), num_chars_on_lines
         ),
         "rps_doc_frac_lines_end_with_ellipsis": fraction(ends_with_ellipsis),
-        "rps_lines_ending_with_terminal_punctution_mark": fraction(is_full & _is_any(last_char, RPS_TERMINALS)),
-        "rps_lines_start_with_bulletpoint": fraction(is_full & _is_any(first_char, RPS_BULLETS)),
-        "rps_lines_uppercase_letter_fraction": _mean(
-            lines, _ratio(lines.count(np.flatnonzero(batch.has(Class.UPPER))), with_newline)
+        "rps_lines_ending_with_terminal_punctution_mark": fraction(
+            is_full & is_any(last_char, RPS_TERMINALS)
         ),
-        "rps_lines_numerical_chars_fraction": _mean(
-            lines,
+        "rps_lines_start_with_bulletpoint": fraction(is_full & is_any(first_char, RPS_BULLETS)),
+        "rps_lines_uppercase_letter_fraction": lines.mean_by_document(
+            _ratio(lines.count(np.flatnonzero(batch.has(Class.UPPER))), with_newline)
+        ),
+        "rps_lines_numerical_chars_fraction": lines.mean_by_document(
             _ratio(lines.count(np.flatnonzero(batch.has(Class.NUMERIC))), _normalized_lengths(batch, lines)),
         ),
     }
@@ -193,18 +197,18 @@ def c4(batch: TextBatch) -> Features:
     facts = c4_lines(batch, find_citations(batch))
     features: Features = {
         "c4_num_lines": batch.lines.num_by_document,
-        "c4_num_javascript_lines": _sum(batch.lines, facts.has_javascript),
-        "c4_num_policy_lines": _sum(batch.lines, facts.has_policy),
+        "c4_num_javascript_lines": batch.lines.sum_by_document(facts.has_javascript),
+        "c4_num_policy_lines": batch.lines.sum_by_document(facts.has_policy),
     }
     for min_words in C4_MIN_WORDS:
         long, kept = facts.is_long(min_words), facts.is_kept(min_words)
         lorem_ipsum = long & facts.has_lorem_ipsum
         curly_bracket = long & ~facts.has_lorem_ipsum & ~facts.has_javascript & facts.has_curly_bracket
         features |= {
-            f"c4_num_kept_lines_{min_words}_words": _sum(batch.lines, kept),
-            f"c4_num_sentences_{min_words}_words": _sum(batch.lines, kept * facts.num_sentences),
-            f"c4_num_lorem_ipsum_lines_{min_words}_words": _sum(batch.lines, lorem_ipsum),
-            f"c4_num_curly_bracket_lines_{min_words}_words": _sum(batch.lines, curly_bracket),
+            f"c4_num_kept_lines_{min_words}_words": batch.lines.sum_by_document(kept),
+            f"c4_num_sentences_{min_words}_words": batch.lines.sum_by_document(kept * facts.num_sentences),
+            f"c4_num_lorem_ipsum_lines_{min_words}_words": batch.lines.sum_by_document(lorem_ipsum),
+            f"c4_num_curly_bracket_lines_{min_words}_words": batch.lines.sum_by_document(curly_bracket),
         }
     return features
 
@@ -216,18 +220,18 @@ def redpajama(batch: TextBatch) -> Features:
     raw_classes = np.bitwise_or.reduceat(batch.classes, raw.starts) if len(raw) else np.empty(0, np.uint16)
     all_caps = ((raw_classes & Class.UPPER) != 0) & ((raw_classes & Class.LOWER) == 0)
     no_letter = (raw_classes & Class.ALPHA) == 0
-    num_brackets = batch.text_spans.count(np.flatnonzero((batch.chars == ord("{")) | (batch.chars == ord("}"))))
-    num_javascript = _sum(words, (vocabulary.find(["javascript"]) >= 0)[words.ids])
+    num_brackets = batch.text_spans.count(batch.find_special("{}"))
+    num_javascript = words.sum_by_document((vocabulary.find(["javascript"]) >= 0)[words.ids])
     normalized_chars = _normalized_lengths(batch, batch.text_spans)
     return {
         "rps_doc_curly_bracket": _ratio(num_brackets, batch.num_chars),
-        "rps_doc_frac_all_caps_words": _ratio(_sum(raw, all_caps), raw.num_by_document),
-        "rps_doc_frac_no_alph_words": _ratio(_sum(raw, no_letter), raw.num_by_document),
-        "rps_doc_lorem_ipsum": _ratio(_sum(words, _lorem_ipsum(batch)), normalized_chars),
-        "rps_doc_mean_word_length": _ratio(_sum(words, words.lengths), num_words),
+        "rps_doc_frac_all_caps_words": _ratio(raw.sum_by_document(all_caps), raw.num_by_document),
+        "rps_doc_frac_no_alph_words": _ratio(raw.sum_by_document(no_letter), raw.num_by_document),
+        "rps_doc_lorem_ipsum": _ratio(words.sum_by_document(_lorem_ipsum(batch)), normalized_chars),
+        "rps_doc_mean_word_length": _ratio(words.sum_by_document(words.lengths), num_words),
         "rps_doc_num_sentences": _num_terminated(batch),
         "rps_doc_stop_word_fraction": _ratio(
-            _sum(words, (vocabulary.find(ENGLISH) >= 0)[words.ids]), num_words
+            words.sum_by_document((vocabulary.find(ENGLISH) >= 0)[words.ids]), num_words
         ),
         "rps_doc_word_count": num_words,
         "rps_lines_javascript_counts": _ratio(num_javascript, num_lines),
@@ -240,20 +244,6 @@ def _ratio(part: Numbers, whole: Numbers) -> npt.NDArray[np.float64]:
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole != 0)
 
 
-def _sum(spans: Spans, values: Mask | Numbers) -> Numbers:
-    """Sum of whole numbers over the spans of each document, int64[n]."""
-    return spans.sum_by_document(values).astype(np.int64)
-
-
-def _mean(spans: Spans, values: Numbers) -> Numbers:
-    """Mean over the spans of each document."""
-    return _ratio(spans.sum_by_document(values), spans.num_by_document)
-
-
-def _is_any(chars: npt.NDArray[np.uint32], wanted: str) -> Mask:
-    return np.isin(chars, np.array([ord(char) for char in wanted], np.uint32))
-
-
 def _preceded_by_dots(batch: TextBatch, ends: Positions) -> Mask:
     """Whether the second and third character before each position are dots."""
     return (batch.chars[ends - 2] == ord(".")) & (batch.chars[ends - 3] == ord("."))
@@ -261,18 +251,18 @@ def _preceded_by_dots(batch: TextBatch, ends: Positions) -> Mask:
 
 def _ellipses(batch: TextBatch) -> Positions:
     """Ends of the matches of `...` and `…`, ascending."""
-    dots = np.flatnonzero(batch.chars == ord("."))
+    dots = batch.find_special(".")
     starts_run = np.append(True, np.diff(dots) != 1)[: len(dots)]
     index = np.arange(len(dots))
     place = index - np.maximum.accumulate(np.where(starts_run, index, 0))
-    return np.sort(np.concatenate([dots[place % 3 == 2], np.flatnonzero(batch.chars == ord("…"))]))
+    return np.sort(np.concatenate([dots[place % 3 == 2], batch.find_special("…")]))
 
 
 def _later_copies(spans: Spans, ids: Positions) -> Mask:
     """Which spans have an equal one before them in their document."""
     keys = spans.documents * (int(ids.max(initial=0)) + 1) + ids
-    is_copy = np.ones(len(ids), np.bool_)
-    is_copy[np.unique(keys, return_index=True)[1]] = False
+    is_copy = np.zeros(len(ids), np.bool_)
+    is_copy[repeats(keys, np.arange(len(ids))).later] = True
     return is_copy
 
 
@@ -319,8 +309,8 @@ def _num_terminated(batch: TextBatch) -> Numbers:
     r"""Matches of `\b[^.!?]+[.!?]*`: stretches between the marks `.!?` that hold a character of a word."""
     word_starts = batch.raw_words.starts
     word_starts = word_starts[(batch.classes[word_starts] & Class.WORD) != 0]
-    marks = np.flatnonzero(_is_any(batch.chars, ".!?"))
+    marks = batch.find_special(".!?")
     bounds = np.sort(np.concatenate([marks, batch.text_spans.ends]))
     has_word = np.diff(np.searchsorted(word_starts, bounds), prepend=0) > 0
     documents = np.searchsorted(batch.text_spans.ends, bounds)
-    return np.bincount(documents, has_word, minlength=len(batch)).astype(np.int64)
+    return np.bincount(documents[has_word], minlength=len(batch))

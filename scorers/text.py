@@ -16,12 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from gristmill.scorers.characters import Class, class_table, lower_table
 from gristmill.scorers.vocabulary import Vocabulary, encode
 from gristmill.scorers.words import Mask, Positions, cut_raw_words, cut_spaced_words, cut_words
 
 NEWLINE = ord("\n")
+
+
+def is_any(chars: npt.NDArray[np.uint32], wanted: str) -> Mask:
+    """Which characters are among some wanted ones."""
+    return np.logical_or.reduce([chars == ord(char) for char in wanted])
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,15 @@ class Spans:
         kept = np.concatenate([[0], np.cumsum(mask)])
         return Spans(self.starts[mask], self.ends[mask], kept[self.splits])
 
-    def sum_by_document(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-        """Sum of one value a span over each document, in order of the spans, float64[n]."""
-        return np.bincount(self.documents, values, minlength=len(self.splits) - 1)
+    def sum_by_document(self, values: Mask | Positions) -> Positions:
+        """Sum of one whole number a span over each document, int64[n]."""
+        sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+        return np.diff(sums[self.splits])
+
+    def mean_by_document(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Mean of one number a span over each document, added in order, 0 where there is none, float64[n]."""
+        sums = np.bincount(self.documents, values, minlength=len(self.splits) - 1).astype(np.float64)
+        return sums / np.maximum(self.num_by_document, 1)
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ class TextBatch:
     def __init__(self, documents: pa.RecordBatch) -> None:
         self.documents = documents
         self.text: pa.LargeStringArray = documents.column("text")
+        self._letters: dict[str, Positions] = {}
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> "TextBatch":
@@ -195,14 +206,33 @@ class TextBatch:
         """Which characters belong to any of some classes, bool[c]."""
         return (self.classes & classes) != 0
 
+    @cached_property
+    def specials(self) -> Positions:
+        """Where punctuation marks and symbols stand, ascending, int64[p]."""
+        return np.flatnonzero(self.has(Class.PUNCTUATION | Class.SYMBOL))
+
+    @cached_property
+    def special_chars(self) -> npt.NDArray[np.uint32]:
+        """The characters that stand there, uint32[p]."""
+        return self.chars[self.specials]
+
+    def find_special(self, marks: str) -> Positions:
+        """Where any of some punctuation marks and symbols stands, ascending."""
+        return self.specials[is_any(self.special_chars, marks)]
+
     def find(self, phrase: str) -> Positions:
-        """Where a phrase of lower-case ASCII characters starts in `lower_chars`, ascending, int64[f]."""
-        rarest = min(range(len(phrase)), key=lambda index: "jqxzkvbpygfwmucldrhsnioate ".index(phrase[index]))
-        found = np.flatnonzero(self.lower_chars == ord(phrase[rarest])) - rarest
+        """Where a phrase of lower-case ASCII letters and spaces starts in `lower_chars`, ascending."""
+        rarest = min(phrase, key="jqxzkvbpygfwmucldrhsnioate ".index)
+        found = self._find_letter(rarest) - phrase.index(rarest)
         found = found[(found > 0) & (found + len(phrase) < len(self.chars))]
         for index, char in enumerate(phrase):
             found = found[self.lower_chars[found + index] == ord(char)]
         return found
+
+    def _find_letter(self, letter: str) -> Positions:
+        if letter not in self._letters:
+            self._letters[letter] = np.flatnonzero(self.lower_chars == ord(letter))
+        return self._letters[letter]
 
     # Spans
 
@@ -218,10 +248,14 @@ class TextBatch:
         return Spans(starts, ends, splits)
 
     @cached_property
+    def newlines(self) -> Positions:
+        """Where newlines stand, those around documents included, ascending."""
+        return np.flatnonzero(self.chars == NEWLINE)
+
+    @cached_property
     def segments(self) -> Spans:
-        """What lies between newlines: `text.split("\\n")`."""
-        newlines = np.flatnonzero(self.chars == NEWLINE)
-        return self.spans(newlines[:-1] + 1, newlines[1:])
+        r"""What lies between newlines: `text.split("\n")`."""
+        return self.spans(self.newlines[:-1] + 1, self.newlines[1:])
 
     @cached_property
     def segment_ids(self) -> Positions:
@@ -260,7 +294,7 @@ class TextBatch:
     @cached_property
     def words(self) -> Words:
         """Words and punctuation marks as in `words.cut_words`, case kept."""
-        spans = self.spans(*cut_words(self.chars, self.classes))
+        spans = self.spans(*cut_words(self.chars, self.classes, self.specials))
         encoded = encode(self.chars[~self.has(Class.SPACE)], spans.length_bounds)
         return Words(spans.starts, spans.ends, spans.splits, encoded.ids, encoded.vocabulary)
 

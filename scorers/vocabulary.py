@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from gristmill.scorers.characters import class_table
 
 
@@ -51,7 +50,7 @@ class Vocabulary:
         lengths = np.diff(self.bounds)
         powers = np.cumprod(np.full(int(lengths.max()), 0x9E3779B97F4A7C15, np.uint64))
         place = np.arange(len(self.chars)) - np.repeat(self.bounds[:-1], lengths)
-        return mix(np.add.reduceat(mix(self.chars.astype(np.uint64)) * powers[place], self.bounds[:-1]))
+        return mix(np.add.reduceat(mix(self.chars + np.uint64(1)) * powers[place], self.bounds[:-1]))
 
     def find(self, words: Iterable[str]) -> npt.NDArray[np.int64]:
         """Index in `words` of each entry of the vocabulary, -1 where it is none of them, int64[v]."""

@@ -8,9 +8,9 @@ Three ways to cut, each taken from the tools whose numbers we reproduce:
 - `cut_spaced_words`: at white space; RedPajama-v2 uses it on normalised text, C4 on lines.
 
 Scripts that write no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese and others, see
-`characters.Class.UNSPACED`) are cut the same way by all three: each letter, with the combining marks that follow
-it, is a word. So counts of words and n-grams mean something there, and mean word lengths are 1 or a little more;
-thresholds published for English do not transfer. Korean writes spaces and needs no such rule.
+`characters.Class.UNSPACED`) are cut the same way by all three: each letter or punctuation mark, with the combining
+marks that follow it, is a word. So counts of words and n-grams mean something there, and mean word lengths are 1
+or a little more; thresholds published for English do not transfer. Korean writes spaces and needs no such rule.
 """
 
 import unicodedata
@@ -18,7 +18,6 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-
 from gristmill.scorers.characters import NUM_CODE_POINTS, Class, class_table
 
 Chars = npt.NDArray[np.uint32]
@@ -68,7 +67,7 @@ def edge_table() -> npt.NDArray[np.uint8]:
     return table
 
 
-def cut_words(chars: Chars, classes: Classes) -> tuple[Positions, Positions]:
+def cut_words(chars: Chars, classes: Classes, at: Positions) -> tuple[Positions, Positions]:
     """Cut text into words and punctuation marks, close to spaCy's English tokenizer.
 
     Text between spaces is one piece, from which are cut: marks at its start and end, one by one (dots in a row
@@ -80,12 +79,12 @@ def cut_words(chars: Chars, classes: Classes) -> tuple[Positions, Positions]:
     Args:
         chars: Code points, uint32[c], the first and the last a space.
         classes: Their classes, uint16[c].
+        at: Where punctuation marks and symbols stand, ascending, int64[p].
 
     Returns:
         Starts and ends of the words, int64[w] each.
     """
     num_chars = len(chars)
-    at = np.flatnonzero(classes & (Class.PUNCTUATION | Class.SYMBOL))
     if len(at) == 0:
         return cut_spaced_words(classes)
     char, edges = chars[at], edge_table()[chars[at]]

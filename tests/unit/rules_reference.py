@@ -9,6 +9,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
+from itertools import pairwise
 
 from gristmill.scorers.stop_words import ENGLISH
 
@@ -18,9 +19,9 @@ RPS_BULLETS = tuple("•‣▶◀◦■□▪▫–")
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 UNSPACED = re.compile(
-    "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u3005-\u3007\u3041-\u30ff"
-    "\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua980-\ua9df\ua9e0-\ua9ff\uaa60-\uaa7f"
-    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af]"
+    "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u3001-\u303f\u3041-\u30ff"
+    "\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua980-\ua9ff\uaa60-\uaa7f\uf900-\ufaff"
+    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff9f\U00020000-\U000323af]"
 )
 # Unicode property Sentence_Terminal, which FineWeb takes for the end of a line.
 SENTENCE_TERMINALS = re.compile(
@@ -57,7 +58,7 @@ def is_mark(char: str) -> bool:
 
 
 def is_unspaced(char: str) -> bool:
-    return category(char)[:1] in {"L", "M"} and UNSPACED.match(char) is not None
+    return category(char)[:1] != "N" and UNSPACED.match(char) is not None
 
 
 def is_special(char: str) -> bool:
@@ -77,7 +78,7 @@ def lower(text: str) -> str:
 
 
 def split_unspaced(piece: str) -> list[str]:
-    """Each letter of a script without spaces, with the marks that follow it, is a piece of its own."""
+    """Each character of a script without spaces, with the marks that follow it, is a piece of its own."""
     pieces = [""]
     previous = ""
     for char in piece:
@@ -112,9 +113,7 @@ def cut_chunk(chunk: str) -> list[str]:
     def opens(index: int) -> bool:
         char = chunk[index]
         return index in ellipsis or (
-            is_special(char)
-            and char not in NEVER_AT_AN_EDGE
-            and (category(char) != "Pd" or char in "–—")
+            is_special(char) and char not in NEVER_AT_AN_EDGE and (category(char) != "Pd" or char in "–—")
         )
 
     def closes(index: int) -> bool:
@@ -165,7 +164,7 @@ def cut_chunk(chunk: str) -> list[str]:
         if contraction:
             cuts.add(start)
     ordered = sorted(cuts)
-    return [chunk[start:end] for start, end in zip(ordered, ordered[1:], strict=False)]
+    return [chunk[start:end] for start, end in pairwise(ordered)]
 
 
 def raw_words(text: str) -> list[str]:
@@ -178,7 +177,7 @@ def raw_words(text: str) -> list[str]:
                 pieces.append("")
                 kind = is_word_char(char)
             pieces[-1] += char
-    return [word for piece in pieces for word in (split_unspaced(piece) if is_word_char(piece[0]) else [piece])]
+    return [word for piece in pieces for word in split_unspaced(piece)]
 
 
 def normalized_words(text: str) -> list[str]:
@@ -347,7 +346,9 @@ def gopher_features(text: str) -> dict[str, float]:
         "gopher_mean_word_length": ratio(num_chars(alphanumeric), len(alphanumeric)),
         "gopher_hash_to_word_ratio": ratio(text.count("#"), len(tokens)),
         "gopher_ellipsis_to_word_ratio": ratio(text.count("...") + text.count("…"), len(tokens)),
-        "gopher_frac_bullet_lines": ratio(sum(line.lstrip().startswith(("•", "-")) for line in lines), len(lines)),
+        "gopher_frac_bullet_lines": ratio(
+            sum(line.lstrip().startswith(("•", "-")) for line in lines), len(lines)
+        ),
         "gopher_frac_ellipsis_lines": ratio(
             sum(line.rstrip().endswith(("...", "…")) for line in lines), len(lines)
         ),
