@@ -53,6 +53,10 @@ def is_digit(char: str) -> bool:
     return category(char) == "Nd"
 
 
+def is_lower(char: str) -> bool:
+    return char.islower() or category(char) == "Lt"
+
+
 def is_mark(char: str) -> bool:
     return category(char)[:1] == "M"
 
@@ -143,7 +147,7 @@ def cut_chunk(chunk: str) -> list[str]:
             continue
         char, before, after = chunk[start], at(start - 1), at(end)
         infix = (
-            (char == "." and before.islower() and after.isupper())
+            (char == "." and is_lower(before) and after.isupper())
             or (char == "," and is_alpha(before) and is_alpha(after))
             or (
                 (char in "~:<>=/" or category(char) == "Pd")
