@@ -80,8 +80,13 @@ def require_footer(path: str) -> dict[str, Any]:
 
 def record_task(workspace: Workspace, row: LedgerRow) -> None:
     """Leave a finished task's row for the launcher's progress bar and ledger; called after the data is committed."""
-    row = replace(row, peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    row = replace(row, peak_bytes=peak_bytes())
     workspace.commit_json(asdict(row), "ledger", _folder(row.stage), f"{row.shard}.json")
+
+
+def peak_bytes() -> int:
+    """The most memory this process has used so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def finished_tasks(workspace: Workspace, stage: str, seen: dict[str, LedgerRow]) -> dict[str, LedgerRow]:
@@ -110,7 +115,7 @@ def commit_ledger(workspace: Workspace, stage: str, rows: Iterable[LedgerRow]) -
     Args:
         workspace: Where the ledger lies.
         stage: Name of the stage.
-        rows: What the committed footers say, every shard of the stage; seconds unknown.
+        rows: What the committed footers say, every shard of the stage.
 
     Returns:
         The rows as written, seconds filled in where a task or an earlier ledger knows them.
@@ -122,7 +127,7 @@ def commit_ledger(workspace: Workspace, stage: str, rows: Iterable[LedgerRow]) -
     timed = {row.shard: row for row in read_ledger(workspace, stage)} | tasks
     written = [
         replace(row, seconds=timed[row.shard].seconds, peak_bytes=timed[row.shard].peak_bytes)
-        if row.shard in timed
+        if row.seconds is None and row.shard in timed
         else row
         for row in rows
     ]

@@ -41,7 +41,10 @@ def preview(curation: Curation) -> Iterator[str]:
     average = _mean_document(history)
     known = f", about {round(new_bytes / average):,} documents" if new_bytes and average else ""
     done = f"{len(plan.splits) - len(new)} of {len(plan.splits)} splits cached"
-    yield f"ingest     {done}; to read about {_size(new_bytes)}{known}; {_cost(history, new_bytes)}"
+    cost = (
+        f"to read about {_size(new_bytes)}{known}; {_cost(history, new_bytes)}" if new else "nothing to read"
+    )
+    yield f"ingest     {done}; {cost}"
     yield from _preview_scores(curation, workspace, shards, plan, new_bytes)
     total = sum(shard.num_bytes for shard in shards) + new_bytes
     for compiled in curation.selections:
@@ -49,7 +52,8 @@ def preview(curation: Curation) -> Iterator[str]:
         history = _history(workspace, [select_stage(name)])
         yield f"select     {name}: {' > '.join(compiled.selection.steps())}; {_size(total)}; {_cost(history, total)}"
         history = _history(workspace, [export_stage(name)])
-        yield f"export     {name}: {workspace.dataset(name)}; {_cost(history, sum(row.num_bytes for row in history))}"
+        cost = _cost(history, sum(row.num_bytes for row in history))
+        yield f"export     {name}: {workspace.dataset(name)}; {cost}"
 
 
 def _preview_scores(
@@ -61,7 +65,7 @@ def _preview_scores(
         stage = stage_of(scorer)
         history = _history(workspace, [stage]) or _history_of_scorer(workspace, scorer.name)
         cached = f"{len(shards) - len(missing)} of {len(shards)} shards cached"
-        cost = f"{_size(num_bytes)}; {_cost(history, num_bytes)}"
+        cost = f"{_size(num_bytes)}; {_cost(history, num_bytes)}" if num_bytes else "nothing to score"
         yield f"score      {scorer.name} ({scorer.fingerprint()}): {cached}; {cost}"
 
 
@@ -90,8 +94,6 @@ def _cost(history: Sequence[LedgerRow], num_bytes: int) -> str:
     timed = [row for row in history if row.seconds is not None and row.num_bytes]
     seconds = sum(row.seconds or 0.0 for row in timed)
     measured = sum(row.num_bytes for row in timed)
-    if num_bytes == 0:
-        return "nothing to do"
     if not measured:
         return "no history to estimate its cost from"
     peak = max((row.peak_bytes or 0 for row in timed), default=0)

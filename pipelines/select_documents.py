@@ -7,9 +7,10 @@ disk does, and time does, linearly. The launcher needs 60 GB of temporary disk f
 """
 
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from gristmill import sql
 from gristmill.pipelines import files
 from gristmill.pipelines.budget import find_cut, random_keys
-from gristmill.pipelines.ledger import LedgerRow, commit_ledger, read_footer, write_side_file
+from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, read_footer, write_side_file
 from gristmill.pipelines.recipe import Block
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.select_sql import RANDOM_KEY, CompiledSelection, quote
@@ -126,6 +127,7 @@ def selection_identity(
     return {
         "selection": compiled.selection.model_dump(mode="json"),
         "expanded": compiled.expanded,
+        "macros": blake2b(sql.read_sql("macros.sql").encode(), digest_size=8).hexdigest(),
         "block": block_lists.digest(),
         "scorers": {scorer.name: scorer.fingerprint() for scorer in scorers},
         "shards": blake2b(repr([asdict(shard) for shard in shards]).encode(), digest_size=16).hexdigest(),
@@ -140,6 +142,7 @@ def _decide(
     block_lists: BlockLists,
 ) -> tuple[list[FunnelStep], str]:
     """The funnel, and a digest of which documents are kept."""
+    started = time.monotonic()
     with _temporary_database() as connection:
         judge = _Judge(connection, compiled, block_lists)
         for number, shard in enumerate(shards):
@@ -154,6 +157,8 @@ def _decide(
             )
             rows.append(row)
             state.update(np.packbits(kept).tobytes())
+        seconds = (time.monotonic() - started) / max(len(rows), 1)
+        rows = [replace(row, seconds=seconds, peak_bytes=peak_bytes()) for row in rows]
         commit_ledger(workspace, stage_of(compiled.selection.name), rows)
         return _funnel(connection, compiled.selection.steps(), verdict), state.hexdigest()
 
@@ -238,11 +243,7 @@ class _Judge:
         self.connection.unregister("stored")
 
     def _query(self, compiled: CompiledSelection) -> str:
-        computed = "".join(
-            f", ({text}) AS {name}"
-            for name, text in compiled.expanded.items()
-            if set(compiled.columns_of(text)) <= set(compiled.columns)
-        )
+        computed = "".join(f", ({text}) AS {name}" for name, text in compiled.expanded.items())
         cases = " ".join(
             f"WHEN {condition} THEN row('{step}', {reason})"
             for condition, step, reason in self._rules(compiled)

@@ -46,7 +46,7 @@ class CompiledSelection:
         preference: SQL expression for deduplication, lower is preferred; None where duplicates stay.
         budgets: In order.
         columns: Every column the expressions read, computed ones resolved.
-        expanded: Computed column -> its expression.
+        expanded: Computed column that some expression names -> its own expression.
     """
 
     selection: Selection
@@ -112,7 +112,9 @@ def compile_selection(
     columns = sorted(
         {column for text in checker.used for column in _stored_columns(text, checker.expanded)} | {"source"}
     )
-    return CompiledSelection(selection, predicates, preference, budgets, tuple(columns), checker.expanded)
+    named = {name for text in checker.used for name in _column_references(text)}
+    expanded = {name: text for name, text in checker.expanded.items() if name in named}
+    return CompiledSelection(selection, predicates, preference, budgets, tuple(columns), expanded)
 
 
 def _budgets(selection: Selection, checker: "_Checker", place: str) -> Iterator[Budget]:
