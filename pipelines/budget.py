@@ -1,7 +1,7 @@
 """Budgets: which rows are the shortest prefix that reaches a share of documents, characters or tokens."""
 
 from fractions import Fraction
-from math import ceil
+from math import ceil, isfinite
 
 import duckdb
 import numpy as np
@@ -26,14 +26,12 @@ def random_keys(doc_ids: pa.ChunkedArray, seed: int) -> npt.NDArray[np.float64]:
     Returns:
         float64, shape (n,).
     """
-    storage = (
-        pa.concat_arrays([chunk.storage for chunk in doc_ids.chunks])
-        if doc_ids.num_chunks
-        else pa.array([], pa.binary(16))
-    )
-    halves = (
-        np.frombuffer(storage.buffers()[1] or b"", ">u8", 2 * len(storage)).astype(np.uint64).reshape(-1, 2)
-    )
+    chunks = [
+        np.frombuffer(chunk.storage.buffers()[1], ">u8", 2 * len(chunk), 16 * chunk.offset)
+        for chunk in doc_ids.chunks
+        if len(chunk)
+    ]
+    halves = np.concatenate([np.empty(0, ">u8"), *chunks]).astype(np.uint64).reshape(-1, 2)
     with np.errstate(over="ignore"):
         mixed = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(seed % 2**64)
         mixed += np.uint64(0x9E3779B97F4A7C15)
@@ -58,22 +56,26 @@ def find_cut(
     Returns:
         Key and doc_id of the last row kept; None where everything is; `NOTHING` where nothing is.
     """
-    total, low, high = (
-        connection.execute(f"SELECT sum(weight)::HUGEINT, min(key), max(key) FROM {rows}").fetchone() or ()
-    )
-    budget = ceil(amount * (total or 0)) if isinstance(amount, Fraction) else amount
-    if amount == Fraction(1) or not total or budget > total:
+    ((total, low, high),) = connection.execute(
+        f"SELECT coalesce(sum(weight), 0)::HUGEINT, min(key), max(key) FROM {rows}"
+    ).fetchall()
+    if isinstance(amount, Fraction) and amount == 1:
+        return None
+    budget = ceil(amount * total) if isinstance(amount, Fraction) else amount
+    if budget > total:
         return None
     if budget == 0:
         return NOTHING
     for _ in range(MAX_DIVISIONS):
         if low == high:
             break
+        scale = 1.0 if isfinite(high - low) else 0.5
+        place = "(key * $scale - $low * $scale) / ($high * $scale - $low * $scale)"
         histogram = connection.execute(
-            f"SELECT least(floor((key - $low) / ($high - $low) * {NUM_BINS}), {NUM_BINS - 1})::INTEGER AS bin, "
+            f"SELECT least(floor({place} * {NUM_BINS}), {NUM_BINS - 1})::INTEGER AS bin, "
             "sum(weight)::HUGEINT, count(*), min(key), max(key) "
             f"FROM {rows} WHERE key BETWEEN $low AND $high GROUP BY bin ORDER BY bin",
-            {"low": low, "high": high},
+            {"low": low, "high": high, "scale": scale},
         ).fetchall()
         for _, weight, count, low, high in histogram:  # noqa: B007 (the bin that reaches the budget goes on)
             if weight >= budget:
