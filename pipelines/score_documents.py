@@ -22,7 +22,7 @@ from gristmill.scorers.schema import DOC_ID
 from gristmill.scorers.text import TextBatch
 
 VIEW_BYTES = 2 << 20
-"""Text that is scored at once: the arrays derived from more no longer fit the caches (rules, 8 MB: 4 MB/s; 2 MB: 10)."""
+"""Text scored at once: arrays derived from more leave the caches (rules: 4 MB/s by 8 MB, 10 MB/s by 2 MB)."""
 LIBRARIES = ("gristmill", "numpy", "pyarrow")
 ACCELERATOR_HINT = "type:nvidia-tesla-t4;count:1;install-nvidia-driver"
 
