@@ -174,11 +174,3 @@ def _equals(batch: TextBatch, spans: Spans, text: str) -> Mask:
         [batch.chars[starts + index] == ord(char) for index, char in enumerate(text)]
     )
     return equal
-
-
-def cover(starts: Positions, ends: Positions, length: int) -> Mask:
-    """Which of `length` places lie in any of some spans that do not overlap, bool[length]."""
-    change = np.zeros(length + 1, np.int8)
-    change[starts] += 1
-    change[ends] -= 1
-    return np.cumsum(change[:-1], dtype=np.int8).view(np.bool_)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pyarrow as pa
-from gristmill.scorers.c4 import c4_lines, cover, find_citations
-from gristmill.scorers.text import TextBatch
-from gristmill.scorers.words import Positions
+from gristmill.scorers.c4 import c4_lines, find_citations
+from gristmill.scorers.text import Spans, TextBatch
+from gristmill.scorers.words import Mask, Positions
 
 MIN_WORDS = 5
 
@@ -28,16 +28,19 @@ def clean_lines(text: pa.LargeStringArray) -> tuple[pa.LargeStringArray, Positio
     kept = c4_lines(batch, citations).is_kept(MIN_WORDS)
     stays = batch.stripped_lines.where(kept)
 
-    kept_bytes = np.zeros(len(batch.buffer), np.bool_)
-    kept_bytes |= cover(batch.byte_position(stays.starts), batch.byte_position(stays.ends), len(kept_bytes))
-    kept_bytes &= ~cover(
-        batch.byte_position(citations.starts), batch.byte_position(citations.ends), len(kept_bytes)
-    )
+    kept_bytes = _bytes(batch, stays) & ~_bytes(batch, batch.spans(citations.starts, citations.ends))
     followed = np.append(stays.documents[1:] == stays.documents[:-1], False)[: len(stays)]
     kept_bytes[batch.byte_position(lines.where(kept).ends[followed])] = True
 
     num_bytes = np.concatenate([[0], np.cumsum(kept_bytes)])
-    buffers = [None, pa.py_buffer(num_bytes[batch.offsets]), pa.py_buffer(batch.buffer[kept_bytes])]
-    return pa.LargeStringArray.from_buffers(len(text), buffers[1], buffers[2]), (
-        lines.num_by_document - stays.num_by_document
-    )
+    offsets, data = pa.py_buffer(num_bytes[batch.offsets]), pa.py_buffer(batch.buffer[kept_bytes])
+    cleaned = pa.LargeStringArray.from_buffers(len(text), offsets, data)
+    return cleaned, lines.num_by_document - stays.num_by_document
+
+
+def _bytes(batch: TextBatch, spans: Spans) -> Mask:
+    """Which bytes of the batch lie in some spans, none of them empty and no two of them overlapping."""
+    change = np.zeros(len(batch.buffer) + 1, np.int8)
+    change[batch.byte_position(spans.starts)] += 1
+    change[batch.byte_position(spans.ends)] -= 1
+    return np.cumsum(change[:-1], dtype=np.int8).view(np.bool_)

@@ -170,7 +170,7 @@ def _runs(joined: Mask) -> tuple[Positions, Positions]:
 
 
 def _unspaced_cuts(classes: Classes) -> Mask:
-    """Cuts before and after each letter of a script without spaces, marks staying with their letter: bool[c]."""
+    """Cuts around each character of a script without spaces, combining marks staying with it: bool[c]."""
     unspaced = _has(classes, Class.UNSPACED)
     cut = np.zeros(len(classes), np.bool_)
     if unspaced.any():
