@@ -6,7 +6,9 @@ fields it was not told about. tests/bench/bench_ingest.py prints the rate.
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 import orjson
@@ -17,6 +19,8 @@ from gristmill.pipelines.streams import DamagedStream, read_chunks
 URL_FIELDS = ("url", "metadata.url", "metadata.WARC-Target-URI", "metadata.warc_target_uri")
 CREATED_FIELDS = ("created", "date", "timestamp", "metadata.created", "metadata.date", "metadata.WARC-Date")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_DEPTH = 200
+"""Levels of nesting in a record: orjson writes no more than 254."""
 
 
 def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> Iterator[Block]:
@@ -67,7 +71,8 @@ def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> I
                     held.clear()
                     skipping = True
     except DamagedStream as damage:
-        block = cut(held.rfind(b"\n") + 1)
+        last = held.rfind(b"\n") + 1
+        block = cut(len(held) if isinstance(_load(bytes(held[last:]))[0], dict) else last)
         reason = f"damaged_stream: {damage.cause}; lost {damage.num_lost} compressed bytes and {len(held)} read ones"
         block.rejects.append(Reject(piece.path, str(offset), reason, bytes(held[:HEAD_BYTES])))
         yield block
@@ -84,8 +89,9 @@ def _too_large(piece: Piece, offset: int, line: bytes | bytearray, limit: int) -
 def parse_block(block: Block, fields: Input, *, max_document_bytes: int) -> Records:
     """Parse the lines of a block.
 
-    A lone surrogate is replaced by U+FFFD and the row marked `repaired`; NaN and infinities become null.
-    Invalid UTF-8, broken JSON, and a text that is missing, null or no string are rejects.
+    A lone surrogate is replaced by U+FFFD and the row marked `repaired`; NaN and infinities become null. Invalid
+    UTF-8, broken or too deep JSON, and a text that is missing, null or no string are rejects. Of a key that stands
+    twice in an object the last value counts.
 
     Args:
         block: Whole lines.
@@ -98,17 +104,23 @@ def parse_block(block: Block, fields: Input, *, max_document_bytes: int) -> Reco
     get_url = _getter(fields.url) if fields.url else _first_of(URL_FIELDS)
     get_created = _getter(fields.created) if fields.created else _first_of(CREATED_FIELDS)
     get_source = _getter(fields.source_field) if fields.source_field else None
-    used = {fields.text, fields.id, fields.url or "url", fields.created, fields.source_field}
+    used = {
+        fields.text,
+        fields.id,
+        fields.url or "url",
+        fields.source_field,
+    }  # a date is kept as it was written
     offset = block.offset
     for raw in block.payload.split(b"\n"):
         start, offset = offset, offset + len(raw) + 1
         line = raw.removeprefix(BYTE_ORDER_MARK) if start == 0 else raw
+        if len(raw) > max_document_bytes:
+            records.num_in += 1
+            records.rejects.append(_too_large(block.piece, start, raw, max_document_bytes))
+            continue
         if not line or line.isspace():
             continue
         records.num_in += 1
-        if len(line) > max_document_bytes:
-            records.rejects.append(_too_large(block.piece, start, line, max_document_bytes))
-            continue
         record, repaired, reason = _load(line)
         if reason is None and not isinstance(record, dict):
             reason = f"not_an_object: found {type(record).__name__}"
@@ -133,18 +145,46 @@ def parse_block(block: Block, fields: Input, *, max_document_bytes: int) -> Reco
 def _load(line: bytes) -> tuple[Any, bool, str | None]:
     """A record, whether it was repaired, and why it could not be read."""
     try:
-        return orjson.loads(line), False, None
-    except orjson.JSONDecodeError:
+        record = orjson.loads(line)
+        if not _may_be_rounded(record):
+            return record, False, None
+    except (orjson.JSONDecodeError, RecursionError):
         pass
     try:
-        record = json.loads(line.decode(), parse_constant=lambda _: None)
+        record = json.loads(line.decode(), parse_constant=lambda _: None, parse_float=_finite)
+        _may_be_rounded(record)
         whole = json.dumps(record, ensure_ascii=False)
         sound = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return json.loads(sound), sound != whole, None
     except UnicodeDecodeError as error:
         return None, False, f"invalid_utf8: {error.reason} at byte {error.start} of the line"
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return None, False, f"too_deep: nested more than {MAX_DEPTH} levels"
+    except ValueError as error:
         return None, False, f"broken_json: {error}"
+
+
+def _may_be_rounded(value: Any, depth: int = 0) -> bool:
+    """Whether a value holds a float that was perhaps an integer beyond 64 bits, which orjson rounds.
+
+    Raises:
+        RecursionError: If it is nested too deeply; a limit of our own does not depend on who calls.
+    """
+    if type(value) is float:
+        return abs(value) >= 2.0**63
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    children = value.values() if type(value) is dict else value if type(value) is list else ()
+    found = False
+    for child in children:
+        if type(child) in (float, dict, list):
+            found |= _may_be_rounded(child, depth + 1)
+    return found
+
+
+def _finite(digits: str) -> float | None:
+    value = float(digits)
+    return value if isfinite(value) else None
 
 
 def _no_text(record: dict[str, Any], name: str, found: Any) -> str:
@@ -161,11 +201,15 @@ def as_string(value: Any) -> str | None:
 
 
 def dump(value: Any) -> str:
-    """Compact JSON; integers beyond 64 bits and dates included."""
+    """Compact JSON; integers beyond 64 bits and dates included, bytes in base 64."""
     try:
-        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
-        return json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))
+        return json.dumps(value, ensure_ascii=False, default=_plain, separators=(",", ":"))
+
+
+def _plain(value: Any) -> str:
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _getter(name: str) -> Callable[[Any], Any]:

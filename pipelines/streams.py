@@ -8,22 +8,28 @@ import lzma
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from backports import zstd
 from gristmill.pipelines import files
 
 CHUNK_BYTES = 1 << 20
+FEED_BYTES = 1 << 16
+"""Compressed bytes decoded at a time: damage costs what is decoded together with it."""
+MAX_DICTIONARY_BYTES = 512 << 20
+"""Memory that an xz file may ask for; `xz -9` takes 65 MB to decode."""
 SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
 
 @dataclass
 class DamagedStream(Exception):
-    """A compressed stream that ends too early or cannot be decoded further.
+    """A stream that ends too early or cannot be read or decoded further.
 
     Args:
         offset: Uncompressed bytes that could be read.
-        num_lost: Compressed bytes from the damaged member on that could not be used.
+        num_lost: Bytes of the file, from the last `FEED_BYTES` that were decoded on, that nothing came of; 0 where
+            the file ends too early, for nobody knows how much is missing.
         cause: What the decoder said.
     """
 
@@ -70,13 +76,13 @@ DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     "gzip": _Gunzip,
     "zstd": zstd.ZstdDecompressor,
     "bzip2": bz2.BZ2Decompressor,
-    "xz": lzma.LZMADecompressor,
+    "xz": partial(lzma.LZMADecompressor, memlimit=MAX_DICTIONARY_BYTES),
 }
 
 
 def compression_of(path: str) -> str | None:
     """The compression a file name announces, None for none."""
-    return next((kind for suffix, kind in SUFFIXES.items() if path.endswith(suffix)), None)
+    return next((kind for suffix, kind in SUFFIXES.items() if path.lower().endswith(suffix)), None)
 
 
 def read_chunks(path: str, start: int = 0) -> Generator[bytes, None, None]:
@@ -87,41 +93,56 @@ def read_chunks(path: str, start: int = 0) -> Generator[bytes, None, None]:
         start: Byte to start at; 0 for compressed files.
 
     Raises:
-        DamagedStream: After the last byte that could be decoded.
-        OSError: If the file cannot be opened or read.
+        DamagedStream: After the last byte that could be read.
+        OSError: If the file cannot be opened.
     """
-    kind = compression_of(path)
+    offset = start
     with files.open_read(path) as file:
-        if kind is None:
-            if start:
-                file.seek(start)
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-        else:
-            yield from _decompress(file, DECOMPRESSORS[kind])
+
+        def read(size: int) -> bytes:
+            try:
+                return file.read(size)
+            except OSError as error:
+                raise DamagedStream(offset, 0, f"cannot be read further: {error}") from error
+
+        kind = compression_of(path)
+        if start:
+            file.seek(start)
+        chunks = (
+            iter(lambda: read(CHUNK_BYTES), b"") if kind is None else _decompress(read, DECOMPRESSORS[kind])
+        )
+        for chunk in chunks:
+            offset += len(chunk)
+            yield chunk
 
 
-def _decompress(file: Any, make_decompressor: Callable[[], Decompressor]) -> Iterator[bytes]:
-    offset = member_start = position = 0
+def _decompress(
+    read: Callable[[int], bytes], make_decompressor: Callable[[], Decompressor]
+) -> Iterator[bytes]:
     decompressor = make_decompressor()
-    pending = b""
+    offset = num_members = 0
+    fed = pending = b""  # bytes of the current member: the last ones given to the decompressor, and the next
     while True:
         if decompressor.eof:
-            pending = decompressor.unused_data.lstrip(b"\0")  # tapes and block devices pad members with zeros
-            decompressor = make_decompressor()
-            member_start = position - len(pending)
-        if decompressor.needs_input and not pending:
-            pending = file.read(CHUNK_BYTES)
-            position += len(pending)
+            pending, decompressor = decompressor.unused_data, make_decompressor()
+            num_members += 1
+            fed = b""
+        if not pending and decompressor.needs_input:
+            pending = read(FEED_BYTES)
             if not pending:
-                if position > member_start:
-                    raise DamagedStream(offset, position - member_start, "the stream ends inside a member")
+                if fed:
+                    raise DamagedStream(offset, 0, "the stream ends inside a member")
                 return
+        if num_members and not fed:  # tapes and block devices pad members with zeros
+            pending = pending.lstrip(b"\0")
+            if not pending:
+                continue
+        fed = pending or fed
         try:
             chunk = decompressor.decompress(pending, CHUNK_BYTES)
         except (zlib.error, OSError, lzma.LZMAError, zstd.ZstdError, EOFError) as error:
-            lost = position - member_start + len(file.read())
-            raise DamagedStream(offset, lost, str(error)) from error
+            num_after = sum(map(len, iter(lambda: read(CHUNK_BYTES), b"")))
+            raise DamagedStream(offset, len(fed) + num_after, str(error)) from error
         pending = b""
         offset += len(chunk)
         if chunk:
