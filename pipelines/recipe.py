@@ -92,6 +92,7 @@ class Deduplicate(Section):
 
     prefer: list[str] = []
     then: str | None = None
+    direction: Literal["highest", "lowest"] | None = None
 
 
 class Top(Section):

@@ -110,14 +110,20 @@ def select_documents(
     identity = selection_identity(shards, scorers, compiled, block_lists)
     name = compiled.selection.name
     manifest = workspace.read_json("decisions", name, "manifest.json")
-    if manifest is None or manifest["identity"] != identity:
+    if manifest is None or manifest["identity"] != identity or not _is_whole(workspace, name, shards):
+        files.delete([workspace.path("decisions", name, "manifest.json")])
         funnel, kept = _decide(workspace, shards, scorers, compiled, block_lists)
         content = {"identity": identity, "funnel": [asdict(step) for step in funnel], "kept": kept}
         workspace.commit_json(content, "decisions", name, "manifest.json")
     else:
         funnel = [FunnelStep(**step) for step in manifest["funnel"]]
-    _check_keep_rates(compiled, funnel)
+    check_keep_rates(compiled, funnel)
     return funnel
+
+
+def _is_whole(workspace: Workspace, name: str, shards: Sequence[Shard]) -> bool:
+    present = {item.path for item in files.list_folder(workspace.path("decisions", name))}
+    return all(workspace.decisions(name, shard.name) in present for shard in shards)
 
 
 def selection_identity(
@@ -146,7 +152,14 @@ def _decide(
     with _temporary_database() as connection:
         judge = _Judge(connection, compiled, block_lists)
         for number, shard in enumerate(shards):
-            judge.judge(number, read_columns(workspace, shard, scorers, compiled.columns))
+            table = read_columns(workspace, shard, scorers, compiled.columns)
+            try:
+                judge.judge(number, table)
+            except duckdb.Error as error:
+                message = str(error).partition("\n")[0]
+                raise SelectionError(
+                    f"selection {compiled.selection.name!r} on {shard.name}: {message}"
+                ) from error
         drop_duplicates(connection, compiled)
         verdict = _final_verdict(drop_beyond_budgets(connection, compiled))
         state = blake2b(digest_size=16)
@@ -392,7 +405,12 @@ def _funnel(connection: duckdb.DuckDBPyConnection, steps: Sequence[str], verdict
     return funnel
 
 
-def _check_keep_rates(compiled: CompiledSelection, funnel: Sequence[FunnelStep]) -> None:
+def check_keep_rates(compiled: CompiledSelection, funnel: Sequence[FunnelStep]) -> None:
+    """Stop at a step that keeps more or less than its selection expects.
+
+    Raises:
+        SelectionError: With the step, its keep rate and the bounds.
+    """
     for step in funnel:
         low, high = compiled.selection.keep_rates.get(step.step, (0.0, 1.0))
         if not low <= step.keep_rate <= high:

@@ -1,7 +1,8 @@
 """Selection rules as SQL expressions over the joined columns of a shard: checked before any work, compiled once."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,21 @@ from gristmill.scorers.base import Column, RecipeError, Scorer
 RANDOM_KEY = {"quota": "quota_key", "sample": "sample_key"}
 """Columns with a seeded random number for each document, one a step, so that no step repeats another's choice."""
 UNITS = {"documents": "1", "characters": "num_chars", "tokens": "num_tokens"}
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+TAKEN = {"shard_number", "position", "verdict", *RANDOM_KEY.values()}
+"""Columns that selection itself puts beside the scores."""
+NUMBERS = {
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+}
+BEYOND_ONE_DOCUMENT = {
+    "SUBQUERY": "a subquery",
+    "WINDOW": "a window function",
+    "STAR": "a star",
+    "LAMBDA": "a lambda",
+    "PARAMETER": "a parameter",
+}
+"""What an expression may not hold: it sees the columns of one document, so that shards can be judged one by one."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +81,19 @@ def score_columns(scorers: Sequence[Scorer]) -> dict[str, Column]:
     """Every column the scorers make.
 
     Raises:
-        RecipeError: If two scorers make a column of the same name.
+        RecipeError: If two scorers make a column of the same name, or a name cannot stand in SQL.
     """
     columns: dict[str, Column] = {}
+    taken = {*schema.DOCUMENTS.names, *sql.rule_sets(), *TAKEN}
     for scorer in scorers:
+        for name in (scorer.name, *(column.name for column in scorer.columns)):
+            if not NAME.fullmatch(name) or name in sql.reserved_words():
+                raise RecipeError(
+                    f"score: {scorer.name!r} gives the name {name!r}, expected lower-case letters, digits and "
+                    "underscores, and no reserved word of SQL"
+                )
         for column in scorer.columns:
-            if column.name in columns or column.name in schema.DOCUMENTS.names:
+            if column.name in columns or column.name in taken:
                 raise RecipeError(f"score: column {column.name!r} of {scorer.name} exists already")
             columns[column.name] = column
     return columns
@@ -101,13 +124,17 @@ def compile_selection(
                 f"{place}.deduplicate: no scorer marks duplicates; add exact_duplicate to `score`"
             )
         prefer = selection.deduplicate.prefer
+        _check_sources(recipe, prefer, f"{place}.deduplicate.prefer")
         ranks = "".join(f" WHEN source = {quote(source)} THEN {rank}" for rank, source in enumerate(prefer))
         rank = f"CASE{ranks} ELSE {len(prefer)} END" if ranks else "0"
         then = "0.0"
         if selection.deduplicate.then:
-            then = checker.key(selection.deduplicate.then, None, f"{place}.deduplicate.then")
+            direction = selection.deduplicate.direction
+            then = checker.key(selection.deduplicate.then, direction, f"{place}.deduplicate.then")
         preference = f"row({rank}, coalesce({then}, 'inf'::DOUBLE))"
         checker.used += ["source", "exact_duplicate_hash"]
+    if selection.quota is not None:
+        _check_sources(recipe, selection.quota.keep, f"{place}.quota.keep")
     budgets = tuple(_budgets(selection, checker, place))
     columns = sorted(
         {column for text in checker.used for column in _stored_columns(text, checker.expanded)} | {"source"}
@@ -115,6 +142,16 @@ def compile_selection(
     named = {name for text in checker.used for name in _column_references(text)}
     expanded = {name: text for name, text in checker.expanded.items() if name in named}
     return CompiledSelection(selection, predicates, preference, budgets, tuple(columns), expanded)
+
+
+def _check_sources(recipe: Recipe, named: Iterable[str], place: str) -> None:
+    """Refuse a source that no input has, unless an input takes its sources from a field."""
+    sources = {entry.source for entry in recipe.corpus}
+    if any(entry.source_field for entry in recipe.corpus):
+        return
+    for source in named:
+        if source not in sources:
+            raise RecipeError(f"{place}: no input has the source {source!r}{nearest(source, sources)}")
 
 
 def _budgets(selection: Selection, checker: "_Checker", place: str) -> Iterator[Budget]:
@@ -128,7 +165,13 @@ def _budgets(selection: Selection, checker: "_Checker", place: str) -> Iterator[
                 f"{place}.{step}.of: no scorer makes {weight!r}, so {rule.of} cannot be counted"
             )
         checker.used.append(weight)
-        if step == "sample" or rule.by is None:
+        if step == "sample":
+            key = RANDOM_KEY[step]
+        elif rule.by is None:
+            if rule.direction is not None:
+                raise RecipeError(
+                    f"{place}.{step}.direction: {rule.direction!r} without `by`; say of which score"
+                )
             key = RANDOM_KEY[step]
         else:
             key = checker.key(rule.by, rule.direction, f"{place}.{step}.by")
@@ -156,51 +199,59 @@ class _Checker:
         self.used: list[str] = []
 
     def check(self, expression: str, kind: str, place: str) -> None:
-        """Refuse an expression that does not bind or has the wrong type."""
+        """Refuse an expression that does not bind, has the wrong type, or depends on more than one document."""
+        try:
+            nodes = list(_nodes(_parse(expression)))
+        except duckdb.Error as error:
+            raise RecipeError(f"{place}: {expression!r} is not an SQL expression: {_line(error)}") from error
+        for node in nodes:
+            if beyond := BEYOND_ONE_DOCUMENT.get(node["class"]):
+                raise RecipeError(
+                    f"{place}: {expression!r} holds {beyond}; expected one document's columns only"
+                )
+            if node.get("function_name") in sql.inconstant_functions():
+                raise RecipeError(
+                    f"{place}: {node['function_name']}() gives another answer each time; a selection must not"
+                )
+        self._refuse_unknown(expression, place)
         computed = "".join(f", ({text}) AS {name}" for name, text in self.expanded.items())
         try:
-            statements = self.connection.extract_statements(
-                f"SELECT ({expression}) FROM (SELECT *{computed} FROM stored)"
-            )
-            if len(statements) != 1:
-                raise RecipeError(f"{place}: expected one SQL expression; found {expression!r}")
-            found = self.connection.execute(statements[0]).description[0][1]
+            # WHERE takes no aggregates, which would mix documents.
+            found = self.connection.execute(
+                f"SELECT ({expression}) FROM (SELECT *{computed} FROM stored) WHERE ({expression}) IS NULL"
+            ).description[0][1]
         except duckdb.Error as error:
-            raise RecipeError(f"{place}: {self._explain(expression, error)}") from error
+            raise RecipeError(f"{place}: {expression!r}: {_line(error)}") from error
         if kind == "BOOLEAN" and str(found) != kind:
             raise RecipeError(
                 f"{place}: {expression!r} is {found}, expected a condition that is true or false"
             )
-        if kind == "DOUBLE" and str(found) in ("VARCHAR", "BOOLEAN", "UUID", "TIMESTAMP WITH TIME ZONE"):
+        if kind == "DOUBLE" and str(found).partition("(")[0] not in NUMBERS:
             raise RecipeError(f"{place}: {expression!r} is {found}, expected a number")
         self.used.append(expression)
 
     def key(self, expression: str, direction: str | None, place: str) -> str:
         """An expression turned so that lower is better."""
         self.check(expression, "DOUBLE", place)
-        column = self.described.get(expression)
-        if direction is None and column is not None and column.higher_is_better is None:
-            raise RecipeError(
-                f"{place}: {expression} has no better end; say `direction: highest` or `direction: lowest`"
-            )
-        lowest = direction == "lowest" or (
-            direction is None and column is not None and not column.higher_is_better
-        )
-        return f"({expression})::DOUBLE" if lowest else f"-(({expression})::DOUBLE)"
+        name = expression.strip().lower()
+        if direction is None and name in self.columns:
+            column = self.described.get(name)
+            if column is None or column.higher_is_better is None:
+                raise RecipeError(
+                    f"{place}: {name} has no better end; say `direction: highest` or `direction: lowest`"
+                )
+            direction = "highest" if column.higher_is_better else "lowest"
+        return f"({expression})::DOUBLE" if direction == "lowest" else f"-(({expression})::DOUBLE)"
 
-    def _explain(self, expression: str, error: duckdb.Error) -> str:
-        message = str(error).partition("\n")[0]
-        try:
-            names = set(_column_references(expression))
-        except duckdb.Error:
-            return f"{expression!r} is not SQL: {message}"
+    def _refuse_unknown(self, expression: str, place: str) -> None:
         allowed = self.columns | self.expanded.keys()
-        unknown = sorted(names - allowed)
-        if not unknown:
-            return f"{expression!r}: {message}"
-        known = [name for name in sorted(allowed) if name not in schema.DOCUMENTS.names] or sorted(allowed)
-        hint = nearest(unknown[0], [*known, "source", "year", "host"])
-        return f"no scorer of this recipe makes column {unknown[0]!r}{hint}"
+        unknown = sorted(set(_column_references(expression)) - allowed)
+        if unknown:
+            known = [name for name in sorted(allowed) if name not in schema.DOCUMENTS.names] or sorted(
+                allowed
+            )
+            hint = nearest(unknown[0], [*known, "source", "year", "host"])
+            raise RecipeError(f"{place}: no scorer of this recipe makes column {unknown[0]!r}{hint}")
 
 
 def quote(value: str) -> str:
@@ -218,21 +269,36 @@ def _stored_columns(expression: str, expanded: Mapping[str, str]) -> Iterator[st
 
 def _column_references(expression: str) -> list[str]:
     """The columns an expression names, without computing anything."""
-    (serialised,) = duckdb.execute("SELECT json_serialize_sql(?)", [f"SELECT {expression}"]).fetchone() or (
-        "{}",
-    )
+    nodes = _nodes(_parse(expression))
+    return [node["column_names"][-1].lower() for node in nodes if node["class"] == "COLUMN_REF"]
+
+
+def _parse(expression: str) -> Any:
+    """The syntax tree of an expression.
+
+    Raises:
+        duckdb.ParserException: If it is not one expression.
+    """
+    ((serialised,),) = duckdb.execute("SELECT json_serialize_sql(?)", [f"SELECT {expression}"]).fetchall()
     tree = json.loads(serialised)
-    if tree.get("error"):
-        raise duckdb.ParserException(tree.get("error_message", "cannot be parsed"))
-    return list(_walk(tree))
+    if tree["error"]:
+        raise duckdb.ParserException(tree["error_message"])
+    if len(tree["statements"]) != 1:
+        raise duckdb.ParserException("several statements")
+    return tree
 
 
-def _walk(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if node.get("class") == "COLUMN_REF":
-            yield node["column_names"][-1].lower()
-        for child in node.values():
-            yield from _walk(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _walk(child)
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """The parts of a syntax tree that are expressions, outer ones first."""
+    if isinstance(tree, dict):
+        if "class" in tree:
+            yield tree
+        for child in tree.values():
+            yield from _nodes(child)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from _nodes(child)
+
+
+def _line(error: duckdb.Error) -> str:
+    return str(error).partition("\n")[0]

@@ -65,6 +65,23 @@ def install_macros(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(read_sql("macros.sql"))
 
 
+@cache
+def reserved_words() -> frozenset[str]:
+    """Words that DuckDB takes for syntax where a column could stand."""
+    return _names("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'")
+
+
+@cache
+def inconstant_functions() -> frozenset[str]:
+    """Functions whose answer depends on more than their arguments: `random`, `now`, `nextval`."""
+    return _names("SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
+
+
+def _names(query: str) -> frozenset[str]:
+    with duckdb.connect() as connection:
+        return frozenset(name for (name,) in connection.execute(query).fetchall())
+
+
 def _parse(name: str, body: str) -> Query:
     description: list[str] = []
     parameters: dict[str, str] = {}

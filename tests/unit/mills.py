@@ -1,0 +1,159 @@
+"""Small scored workspaces for tests of selection, SQL and export, made without inputs and without Beam."""
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import ClassVar
+from uuid import UUID
+
+import pyarrow as pa
+from gristmill.pipelines import files
+from gristmill.pipelines.ledger import LedgerRow, commit_ledger, write_side_file
+from gristmill.pipelines.read_documents import content_digest
+from gristmill.pipelines.recipe import Recipe, Selection
+from gristmill.pipelines.records import Piece, Records, doc_ids, to_documents, to_text_free
+from gristmill.pipelines.score_documents import Shard, commit_scores, plan_scores, score_shard
+from gristmill.pipelines.select_sql import compile_selection
+from gristmill.pipelines.workspace import Workspace, open_workspace
+from gristmill.scorers import schema
+from gristmill.scorers.base import Column, Scorer
+from gristmill.scorers.duplicates import ExactDuplicate
+
+SOURCES = ("web", "books", "code")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers(Scorer):
+    """Scores that the first line of a text says: `quality badness neutral num_tokens`; capitals add 0.5 of quality."""
+
+    name: ClassVar[str] = "numbers"
+    version: ClassVar[int] = 1
+    shift: float = 0.0
+
+    @property
+    def columns(self):
+        def column(name, kind=None, direction=None):
+            return Column(
+                name=name, type=kind or pa.float64(), description=name, unit="", higher_is_better=direction
+            )
+
+        return (
+            column("quality", direction=True),
+            column("badness", direction=False),
+            column("neutral"),
+            column("num_tokens", pa.int64()),
+            column("topic", pa.string()),
+        )
+
+    def score(self, batch):
+        rows = [self.numbers(text) for text in batch.text.to_pylist()]
+        columns = [pa.array(column, kind) for column, kind in zip(zip(*rows), self.schema().types)]  # noqa: B905
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema())
+
+    def numbers(self, text):
+        """Quality, badness, neutral, number of tokens and topic of one text."""
+        words = text.partition("\n")[0].split()
+        quality, badness, neutral, num_tokens = map(int, words) if len(words) == 4 else (0, 0, 0, 0)
+        quality += self.shift + 0.5 * (text != text.lower())
+        return quality, badness, neutral, num_tokens, "even" if num_tokens % 2 == 0 else "odd"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One document; `number` makes its doc_id, whatever the shard."""
+
+    number: int
+    text: str
+    source: str = "web"
+    id: str | None = None
+    url: str | None = None
+    year: int | None = None
+
+    @property
+    def doc_id(self):
+        high, low = doc_ids("mill", "rows", [self.number])[0].tolist()
+        return UUID(int=high << 64 | low)
+
+    @property
+    def host(self):
+        return None if self.url is None else self.url.split("/")[2].lower()
+
+
+@dataclass
+class Mill:
+    """A workspace with its shards and scorers."""
+
+    workspace: Workspace
+    rows: list[list[Row]]
+    shards: list[Shard]
+    scorers: tuple[Scorer, ...]
+    recipe: Recipe = field(init=False)
+
+    def __post_init__(self):
+        self.recipe = Recipe(
+            workspace=self.workspace.root,
+            corpus=[{"path": f"/{source}.jsonl", "source": source, "licence": "CC0"} for source in SOURCES],
+        )
+
+    def compile(self, **rules):
+        return compile_selection(self.recipe, Selection(**{"name": "s", **rules}), self.scorers, "select")
+
+
+SCORERS = (Numbers(), ExactDuplicate())
+
+
+def build(root, shards_of_rows, scorers=SCORERS):
+    """A workspace that holds these rows, shard by shard, scored."""
+    workspace = open_workspace(str(root), create=True)
+    shards = [write(workspace, f"part-00000-{i:05d}-0000", rows) for i, rows in enumerate(shards_of_rows)]
+    workspace.commit_json([asdict(shard) for shard in shards], "corpus", "shards.json")
+    ledger = [LedgerRow("ingest", s.name, s.num_rows, s.num_rows, num_bytes=s.num_bytes) for s in shards]
+    commit_ledger(workspace, "ingest", ledger)
+    mill = Mill(workspace, list(shards_of_rows), shards, tuple(scorers))
+    score(mill)
+    return mill
+
+
+def score(mill):
+    """Score what is missing, as the score stage does."""
+    by_name = {scorer.name: scorer for scorer in mill.scorers}
+    for task in plan_scores(mill.workspace, mill.shards, mill.scorers):
+        score_shard(mill.workspace, task.shard, [by_name[name] for name in task.scorers])
+    for scorer in mill.scorers:
+        commit_scores(mill.workspace, mill.shards, scorer)
+
+
+def write(workspace, name, rows, batch_rows=7):
+    """One shard of the corpus, its text-free twin and its accounts, in batches of a few rows."""
+    table = pa.concat_tables(
+        [
+            pa.Table.from_batches([_documents(rows[start : start + batch_rows])])
+            for start in range(0, len(rows), batch_rows)
+        ]
+        or [schema.CORPUS.empty_table()]
+    )
+    with files.committed(workspace.corpus(name)) as file, pa.ipc.new_file(file, schema.CORPUS) as writer:
+        for batch in table.to_batches():
+            writer.write_batch(batch)
+    twins = [to_text_free(batch, pa.array([False] * len(batch)), name) for batch in table.to_batches()]
+    twin = pa.Table.from_batches(twins, schema.DOCUMENTS)
+    num_bytes = sum(len(row.text.encode()) for row in rows)
+    footer = {
+        "stage": "ingest", "num_in": len(rows), "num_dropped": 0, "num_rejected": 0, "num_bytes": num_bytes,
+        "reasons": {}, "content": content_digest(twin),
+    }  # fmt: skip
+    write_side_file(workspace.documents(name), twin, footer)
+    return Shard(name, len(rows), num_bytes, footer["content"])
+
+
+def _documents(rows):
+    records = Records(Piece("/rows", "rows"))
+    for row in rows:
+        created = None if row.year is None else datetime(row.year, 7, 1, tzinfo=UTC)
+        records.texts.append(row.text)
+        records.ids.append(row.id)
+        records.sources.append(row.source)
+        records.urls.append(row.url)
+        records.created.append(created)
+        records.metadata.append(None)
+        records.offsets.append(row.number)
+    return to_documents(records, "mill")[0]
