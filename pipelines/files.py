@@ -169,7 +169,8 @@ def _match(pattern: str) -> list[FileInfo]:
 
 def _walk(folder: str) -> Iterator[FileInfo]:
     def refuse(error: OSError) -> None:
-        raise CorpusError(f"{error.filename}: the folder is not readable ({error.strerror})") from error
+        if not isinstance(error, FileNotFoundError):
+            raise CorpusError(f"{error.filename}: the folder is not readable ({error.strerror})") from error
 
     if not os.path.isdir(folder):
         return
@@ -179,6 +180,8 @@ def _walk(folder: str) -> Iterator[FileInfo]:
             try:
                 status = os.stat(path)
             except OSError as error:
+                if not os.path.lexists(path):
+                    continue  # renamed or deleted since the folder was listed
                 raise CorpusError(
                     f"{path}: cannot be looked at ({error.strerror}); a dangling link?"
                 ) from error

@@ -101,7 +101,10 @@ def locked(workspace: Workspace) -> Iterator[None]:
     path = workspace.path("lock")
     pid = os.getpid()
     owner = {"host": socket.gethostname(), "pid": pid, "started": _start_time(pid), "token": uuid.uuid4().hex}
-    holder = workspace.read_json("lock")
+    try:
+        holder = workspace.read_json("lock")
+    except ValueError as error:
+        raise WorkspaceError(f"{path} is damaged; delete it if no run is alive") from error
     if holder is not None and not _is_dead(holder):
         raise WorkspaceError(
             f"{workspace.root}: locked by process {holder['pid']} on {holder['host']}; "
@@ -131,13 +134,16 @@ def _start_time(pid: int) -> str | None:
 def _create_lock(workspace: Workspace, owner: dict[str, Any]) -> None:
     path = workspace.path("lock")
     if files.is_local(path):
+        aside = workspace.path(f"{files.TEMPORARY_PREFIX}{owner['token']}")
+        files.commit_bytes(aside, json.dumps(owner).encode())
         try:
-            with open(path, "x") as file:
-                json.dump(owner, file)
+            os.link(aside, path)  # unlike a rename, this fails where the lock is there already
         except FileExistsError as error:
             raise WorkspaceError(
                 f"{workspace.root}: another run took the lock just now; wait for it"
             ) from error
+        finally:
+            files.delete([aside])
     else:
         workspace.commit_json(owner, "lock")
         if workspace.read_json("lock") != owner:
