@@ -8,7 +8,7 @@ import json
 import resource
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,9 +38,14 @@ class LedgerRow:
 
 def write_side_file(path: str, table: pa.Table, footer: dict[str, Any]) -> None:
     """Commit a Parquet file whose footer holds its own accounts."""
-    with files.committed(path) as file, pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+    with files.committed(path) as file, parquet_writer(file, table.schema) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata(encode_footer(footer))
+
+
+def parquet_writer(file: BinaryIO, table_schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer whose pages carry checksums, so that `verify` notices every damaged byte."""
+    return pq.ParquetWriter(file, table_schema, compression="zstd", write_page_checksum=True)
 
 
 def encode_footer(footer: dict[str, Any]) -> dict[bytes, bytes]:
@@ -132,7 +137,7 @@ def commit_ledger(workspace: Workspace, stage: str, rows: Iterable[LedgerRow]) -
         for row in rows
     ]
     check_conservation(written)
-    columns = {name: [asdict(row)[name] for row in written] for name in schema.LEDGER.names}
+    columns = {name: [getattr(row, name) for row in written] for name in schema.LEDGER.names}
     columns["reasons"] = [sorted(row.reasons.items()) for row in written]
     with files.committed(workspace.path("ledger", f"{_folder(stage)}.parquet")) as file:
         pq.write_table(pa.table(columns, schema=schema.LEDGER), file, compression="zstd")

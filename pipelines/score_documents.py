@@ -15,7 +15,14 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 from gristmill.pipelines import files
-from gristmill.pipelines.ledger import LedgerRow, commit_ledger, encode_footer, read_footer, record_task
+from gristmill.pipelines.ledger import (
+    LedgerRow,
+    commit_ledger,
+    encode_footer,
+    parquet_writer,
+    read_footer,
+    record_task,
+)
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import Scorer, ScorerError
 from gristmill.scorers.schema import DOC_ID
@@ -23,6 +30,8 @@ from gristmill.scorers.text import TextBatch
 
 VIEW_BYTES = 2 << 20
 """Text scored at once: arrays derived from more leave the caches (rules: 4 MB/s by 8 MB, 10 MB/s by 2 MB)."""
+ROW_GROUP_ROWS = 1 << 16
+"""Rows written at once: a row group for each batch of text would make footers larger than the scores."""
 LIBRARIES = ("gristmill", "numpy", "pyarrow")
 ACCELERATOR_HINT = "type:nvidia-tesla-t4;count:1;install-nvidia-driver"
 
@@ -79,7 +88,12 @@ class ScoreDocuments(beam.PTransform):
 
 def stage_of(scorer: Scorer) -> str:
     """The ledger's name for scoring with one scorer."""
-    return f"score:{scorer.name}:{scorer.fingerprint()}"
+    return stage_of_version(scorer.name, scorer.fingerprint())
+
+
+def stage_of_version(name: str, fingerprint: str) -> str:
+    """The ledger's name for scoring with one version of a scorer."""
+    return f"score:{name}:{fingerprint}"
 
 
 def plan_scores(workspace: Workspace, shards: Sequence[Shard], scorers: Sequence[Scorer]) -> list[ScoreTask]:
@@ -126,9 +140,8 @@ def score_shard(workspace: Workspace, shard: Shard, scorers: Sequence[Scorer]) -
             path = workspace.scores(scorer.name, scorer.fingerprint(), shard.name)
             file = stack.enter_context(files.committed(path))
             table_schema = pa.schema([DOC_ID, *scorer.schema()])
-            writers[scorer.name] = stack.enter_context(
-                pq.ParquetWriter(file, table_schema, compression="zstd")
-            )
+            writers[scorer.name] = stack.enter_context(parquet_writer(file, table_schema))
+        held: dict[str, list[pa.RecordBatch]] = {name: [] for name in writers}
         for documents in cut_batches(read_batches(workspace, shard.name)):
             batch = TextBatch(documents)
             num_rows += len(batch)
@@ -136,9 +149,17 @@ def score_shard(workspace: Workspace, shard: Shard, scorers: Sequence[Scorer]) -
                 started = time.monotonic()
                 scores = score_batch(scorer, batch, shard.name)
                 columns = [documents.column("doc_id"), *scores.columns]
-                writer = writers[scorer.name]
-                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=writer.schema))
+                batches = held[scorer.name]
+                batches.append(
+                    pa.RecordBatch.from_arrays(columns, schema=writers[scorer.name].schema)
+                )
+                if sum(map(len, batches)) >= ROW_GROUP_ROWS:
+                    writers[scorer.name].write_table(pa.Table.from_batches(batches))
+                    batches.clear()
                 seconds[scorer.name] += time.monotonic() - started
+        for name, batches in held.items():
+            if batches:
+                writers[name].write_table(pa.Table.from_batches(batches))
         if num_rows != shard.num_rows:
             raise ScorerError(
                 f"{shard.name}: {num_rows} documents in the corpus file, {shard.num_rows} in the manifest"
@@ -185,6 +206,13 @@ def ledger_row(workspace: Workspace, shard: Shard, scorer: Scorer) -> LedgerRow:
     """What a committed side file says of itself, against the documents that were to be scored."""
     footer = read_footer(workspace.scores(scorer.name, scorer.fingerprint(), shard.name))
     return _row(scorer, shard, footer["num_rows"] if footer else 0, None)
+
+
+def announce_scores(workspace: Workspace, scorers: Sequence[Scorer]) -> None:
+    """Note which versions are about to be scored, so that nobody takes the files of a killed run for garbage."""
+    wanted = {scorer.name: scorer.fingerprint() for scorer in scorers}
+    if workspace.read_json("scores", "wanted.json") != wanted:
+        workspace.commit_json(wanted, "scores", "wanted.json")
 
 
 def commit_scores(workspace: Workspace, shards: Sequence[Shard], scorer: Scorer) -> None:

@@ -8,7 +8,7 @@ disk does, and time does, linearly. The launcher needs 60 GB of temporary disk f
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -162,18 +162,26 @@ def _decide(
                 ) from error
         drop_duplicates(connection, compiled)
         verdict = _final_verdict(drop_beyond_budgets(connection, compiled))
-        state = blake2b(digest_size=16)
         rows = []
+        kept = []
         for number, shard in enumerate(shards):
-            row, kept = _write_decisions(
+            row, of_shard = _write_decisions(
                 connection, workspace, compiled.selection.name, number, shard, verdict
             )
             rows.append(row)
-            state.update(np.packbits(kept).tobytes())
+            kept.append(of_shard)
         seconds = (time.monotonic() - started) / max(len(rows), 1)
         rows = [replace(row, seconds=seconds, peak_bytes=peak_bytes()) for row in rows]
         commit_ledger(workspace, stage_of(compiled.selection.name), rows)
-        return _funnel(connection, compiled.selection.steps(), verdict), state.hexdigest()
+        return _funnel(connection, compiled.selection.steps(), verdict), kept_digest(kept)
+
+
+def kept_digest(kept: Iterable[npt.NDArray[np.bool_]]) -> str:
+    """Identity of which documents are kept, from one array a shard."""
+    state = blake2b(digest_size=16)
+    for of_shard in kept:
+        state.update(np.packbits(of_shard).tobytes())
+    return state.hexdigest()
 
 
 @contextmanager

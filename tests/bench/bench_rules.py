@@ -82,7 +82,7 @@ def peer_python() -> Path:
     if not (folder / "complete").exists():
         print(f"installing datatrove into {folder}", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
+        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
         (folder / "complete").touch()
     return python
 
@@ -148,7 +148,9 @@ def main() -> None:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
         file.flush()
         python = arguments.peer_python or peer_python()
-        output = subprocess.run([python, "-W", "ignore", PEER, file.name], check=True, capture_output=True)
+        output = subprocess.run(
+            [python, "-I", "-W", "ignore", PEER, file.name], check=True, capture_output=True
+        )
     peer = json.loads(output.stdout)
     theirs = sum(result["cpu_s"] for result in peer.values())
 
