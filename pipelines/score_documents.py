@@ -13,7 +13,6 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.parquet as pq
 from gristmill.pipelines import files
 from gristmill.pipelines.ledger import (
     LedgerRow,
@@ -150,9 +149,7 @@ def score_shard(workspace: Workspace, shard: Shard, scorers: Sequence[Scorer]) -
                 scores = score_batch(scorer, batch, shard.name)
                 columns = [documents.column("doc_id"), *scores.columns]
                 batches = held[scorer.name]
-                batches.append(
-                    pa.RecordBatch.from_arrays(columns, schema=writers[scorer.name].schema)
-                )
+                batches.append(pa.RecordBatch.from_arrays(columns, schema=writers[scorer.name].schema))
                 if sum(map(len, batches)) >= ROW_GROUP_ROWS:
                     writers[scorer.name].write_table(pa.Table.from_batches(batches))
                     batches.clear()
