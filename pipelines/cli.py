@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import IO, Any
 
 import click
@@ -169,16 +170,17 @@ def sql(
 def verify(workspace: str, gc: bool) -> None:
     """Check checksums, alignment and conservation, and list what nothing refers to."""
     from gristmill.pipelines.verify import collect_garbage, verify_workspace
-    from gristmill.pipelines.workspace import open_workspace
+    from gristmill.pipelines.workspace import locked, open_workspace
 
     opened = open_workspace(workspace)
-    report = verify_workspace(opened)
+    with locked(opened) if gc else nullcontext():
+        report = verify_workspace(opened)
+        if gc:
+            collect_garbage(opened, report)
     for line in report.facts:
         click.echo(line)
     for path in report.orphans:
         click.echo(f"{'deleted' if gc else 'orphan'}: {path}")
-    if gc:
-        collect_garbage(opened, report)
     if report.problems:
         raise _Failure("\n".join(report.problems))
     click.echo("verified: every promise holds")

@@ -32,17 +32,19 @@ from gristmill.pipelines.score_documents import (
     ScoreDocuments,
     ScoreTask,
     Shard,
+    announce_scores,
     commit_scores,
     plan_scores,
     stage_of,
 )
 from gristmill.pipelines.select_documents import (
     FunnelStep,
+    check_keep_rates,
     read_block_lists,
     select_documents,
     selection_identity,
 )
-from gristmill.pipelines.select_sql import CompiledSelection, compile_selection
+from gristmill.pipelines.select_sql import CompiledSelection, compile_selection, score_columns
 from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.workspace import Workspace, locked, open_workspace
 from gristmill.scorers.base import GristmillError, RecipeError, Scorer, ScorerError, SelectionError
@@ -92,7 +94,7 @@ class Curation:
         Raises:
             GristmillError: If a stage cannot be done; what is committed stays.
         """
-        workspace = open_workspace(self.recipe.workspace, create=True)
+        workspace = open_workspace(self.recipe.workspace, create="ingest" in stages)
         summary = Summary()
         with locked(workspace), _recorded(workspace, command):
             if "ingest" in stages:
@@ -135,6 +137,7 @@ class Curation:
 
     def score(self, workspace: Workspace, shards: Sequence[Shard]) -> None:
         """Shards -> one side file for each scorer."""
+        announce_scores(workspace, self.scorers)
         tasks = plan_scores(workspace, shards, self.scorers)
         if tasks:
             stages = [stage_of(scorer) for scorer in self.scorers]
@@ -171,6 +174,7 @@ class Curation:
             raise SelectionError(
                 f"selection {name!r} is not made from this recipe and corpus; run `gristmill select`"
             )
+        check_keep_rates(compiled, [FunnelStep(**step) for step in decisions["funnel"]])
         identity = blake2b(repr((decisions["kept"], parents, export)).encode(), digest_size=16).hexdigest()
         manifest = workspace.read_json("datasets", name, "manifest.json")
         if manifest is not None and manifest["identity"] == identity:
@@ -239,6 +243,7 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
             mistakes.append(f"score.{position}: {error}")
     if mistakes:
         raise RecipeError("\n".join(mistakes))
+    score_columns(scorers)
     compiled = []
     for position, selection in enumerate(recipe.select):
         try:
@@ -262,6 +267,14 @@ def _recorded(workspace: Workspace, command: str) -> Iterator[None]:
     started = time.time()
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
     record = {"run": f"{moment}-{uuid.uuid4().hex[:8]}", "started": moment, "command": command, "message": ""}
+
+    def commit(status: str) -> None:
+        """A run that is killed leaves the status it had."""
+        seconds = round(time.time() - started, 3)
+        content = {**record, "status": status, "seconds": seconds, "version": version("gristmill")}
+        workspace.commit_json(content, "runs", f"{record['run']}.json")
+
+    commit("running")
     status = "failed"
     try:
         yield
@@ -270,6 +283,4 @@ def _recorded(workspace: Workspace, command: str) -> Iterator[None]:
         record["message"] = str(error)
         raise
     finally:
-        seconds = round(time.time() - started, 3)
-        content = {**record, "status": status, "seconds": seconds, "version": version("gristmill")}
-        workspace.commit_json(content, "runs", f"{record['run']}.json")
+        commit(status)

@@ -74,5 +74,10 @@ def render(workspace: Workspace, recipe: Recipe, selection: Selection, scorers: 
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    lines = ["| " + " | ".join(cells) + " |" for cells in [head, *rows]]
+    lines = ["| " + " | ".join(map(_cell, cells)) + " |" for cells in [head, *rows]]
     return [lines[0], "|" + " --- |" * len(head), *lines[1:]]
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell."""
+    return " ".join(text.split()).replace("|", "\\|")

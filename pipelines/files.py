@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 from gristmill.scorers.base import CorpusError
 
@@ -34,6 +34,12 @@ class FileInfo:
 def is_local(path: str) -> bool:
     """Whether the path lies on a local disk."""
     return "://" not in path
+
+
+def schemes() -> list[str]:
+    """Of the file systems that are there: what stands before `://` in their paths."""
+    known = (kind.scheme() for kind in FileSystem.get_all_subclasses())
+    return sorted(scheme for scheme in known if scheme is not None)
 
 
 def join(base: str, *parts: str) -> str:

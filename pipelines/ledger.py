@@ -86,7 +86,7 @@ def require_footer(path: str) -> dict[str, Any]:
 def record_task(workspace: Workspace, row: LedgerRow) -> None:
     """Leave a finished task's row for the launcher's progress bar and ledger; called after the data is committed."""
     row = replace(row, peak_bytes=peak_bytes())
-    workspace.commit_json(asdict(row), "ledger", _folder(row.stage), f"{row.shard}.json")
+    workspace.commit_json(asdict(row), "ledger", folder_of(row.stage), f"{row.shard}.json")
 
 
 def peak_bytes() -> int:
@@ -97,7 +97,7 @@ def peak_bytes() -> int:
 def finished_tasks(workspace: Workspace, stage: str, seen: dict[str, LedgerRow]) -> dict[str, LedgerRow]:
     """The rows of tasks finished so far, by shard; `seen` ones are not read again."""
     rows = dict(seen)
-    for item in files.list_folder(workspace.path("ledger", _folder(stage))):
+    for item in files.list_folder(workspace.path("ledger", folder_of(stage))):
         shard = item.path.replace("\\", "/").rpartition("/")[2].removesuffix(".json")
         if shard not in rows and not shard.startswith(files.TEMPORARY_PREFIX):
             rows[shard] = LedgerRow(**json.loads(files.read_bytes(item.path)))
@@ -106,7 +106,7 @@ def finished_tasks(workspace: Workspace, stage: str, seen: dict[str, LedgerRow])
 
 def read_ledger(workspace: Workspace, stage: str) -> list[LedgerRow]:
     """The committed ledger of a stage, empty where it never ran."""
-    path = workspace.path("ledger", f"{_folder(stage)}.parquet")
+    path = workspace.path("ledger", f"{folder_of(stage)}.parquet")
     if not files.exists(path):
         return []
     with files.open_read(path) as file:
@@ -139,9 +139,9 @@ def commit_ledger(workspace: Workspace, stage: str, rows: Iterable[LedgerRow]) -
     check_conservation(written)
     columns = {name: [getattr(row, name) for row in written] for name in schema.LEDGER.names}
     columns["reasons"] = [sorted(row.reasons.items()) for row in written]
-    with files.committed(workspace.path("ledger", f"{_folder(stage)}.parquet")) as file:
+    with files.committed(workspace.path("ledger", f"{folder_of(stage)}.parquet")) as file:
         pq.write_table(pa.table(columns, schema=schema.LEDGER), file, compression="zstd")
-    files.delete([workspace.path("ledger", _folder(stage), f"{shard}.json") for shard in tasks])
+    files.delete([workspace.path("ledger", folder_of(stage), f"{shard}.json") for shard in tasks])
     return written
 
 
@@ -164,5 +164,6 @@ def check_conservation(rows: Iterable[LedgerRow]) -> None:
             )
 
 
-def _folder(stage: str) -> str:
+def folder_of(stage: str) -> str:
+    """The name under which a stage's ledger lies."""
     return stage.replace(":", "-")

@@ -160,8 +160,11 @@ def watched(
         to(sum(row.num_in for row in rows), sum(row.num_bytes for row in rows), time.monotonic() - started)
 
     def poll() -> None:
-        while not stop.wait(POLL_S):
+        pause = POLL_S
+        while not stop.wait(pause):
+            began = time.monotonic()
             report(reporter.update)
+            pause = max(POLL_S, 20 * (time.monotonic() - began))  # listing 100,000 tasks may not fill the time
 
     reporter.start(name, num_bytes)
     thread = threading.Thread(target=poll, daemon=True)

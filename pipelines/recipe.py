@@ -5,7 +5,9 @@ what is allowed and the nearest valid name.
 """
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from copy import copy
 from difflib import get_close_matches
 from fractions import Fraction
 from typing import Annotated, Any, Literal, get_args
@@ -26,6 +28,9 @@ from pydantic import (
 Format = Literal["jsonl", "parquet", "warc", "text", "html"]
 Unit = Literal["documents", "characters", "tokens"]
 NAME = r"^[a-z][a-z0-9_-]*$"
+SHARE = re.compile(r"(-?(?:\d+/\d+|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?))(%?)")
+MAX_FOUND = 100
+"""Characters of a wrong value that an error shows."""
 
 
 def _parse_amount(value: Any) -> int | Fraction:
@@ -36,23 +41,44 @@ def _parse_amount(value: Any) -> int | Fraction:
         if value < 0:
             raise ValueError(f"expected a number of at least 0; found {value}")
         return value
+    found = SHARE.fullmatch(str(value))
     try:
-        share = (
-            Fraction(value[:-1]) / 100
-            if isinstance(value, str) and value.endswith("%")
-            else Fraction(str(value))
-        )
+        share = Fraction(found[1]) / (100 if found[2] else 1) if found else None
     except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"expected a share such as 1/16, 0.25 or 10%, or a whole number; found {value!r}"
-        ) from None
+        share = None
+    if share is None:
+        raise ValueError(f"expected a share such as 1/16, 0.25 or 10%, or a whole number; found {value!r}")
     if not 0 <= share <= 1:
         raise ValueError(f"expected a share between 0 and 1; found {value!r}")
     return share
 
 
+def _parse_bounds(value: Any) -> tuple[float, float]:
+    """The lowest and the highest keep rate that raise no alarm."""
+    match value:
+        case [float() | int() as low, float() | int() as high] if 0 <= low <= high <= 1:
+            return float(low), float(high)
+    raise ValueError(f"found {value!r}; expected [low, high] with 0 <= low <= high <= 1")
+
+
+def _parse_scorer(value: Any) -> Any:
+    """A scorer's name, alone or with a mapping of its options."""
+    match value:
+        case str():
+            return value
+        case dict() if len(value) == 1:
+            ((name, options),) = value.items()
+            if isinstance(name, str) and isinstance(options, dict | None):
+                return {name: options or {}}
+    raise ValueError(f"expected a scorer's name, or one name with a mapping of its options; found {value!r}")
+
+
 Amount = Annotated[int | Fraction, BeforeValidator(_parse_amount)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Bounds = Annotated[tuple[float, float], BeforeValidator(_parse_bounds)]
+ScorerEntry = Annotated[str | dict[str, dict[str, Any]], BeforeValidator(_parse_scorer)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Text = Annotated[str, Field(min_length=1)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class Section(BaseModel):
@@ -67,24 +93,24 @@ class Input(Section):
     `text`, `id`, `url` and `created` name fields of the input; dots reach into nested objects.
     """
 
-    path: str
-    source: Annotated[str, Field(min_length=1)]
+    path: Text
+    source: Text
     format: Format | None = None
-    source_field: str | None = None
-    text: str = "text"
-    id: str = "id"
-    url: str | None = None
-    created: str | None = None
-    licence: str | None = None
+    source_field: Text | None = None
+    text: Text = "text"
+    id: Text = "id"
+    url: Text | None = None
+    created: Text | None = None
+    licence: Text | None = None
 
 
 class Block(Section):
     """Block lists and take-down lists: text files with one entry a line, `#` starts a comment."""
 
-    hosts: list[str] = []
-    urls: list[str] = []
-    ids: list[str] = []
-    doc_ids: list[str] = []
+    hosts: list[Text] = []
+    urls: list[Text] = []
+    ids: list[Text] = []
+    doc_ids: list[Text] = []
 
 
 class Deduplicate(Section):
@@ -118,7 +144,7 @@ class Sample(Section):
 
     keep: Amount
     of: Unit = "documents"
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
 
 
 class Selection(Section):
@@ -130,7 +156,7 @@ class Selection(Section):
     quota: Quota | None = None
     sample: Sample | None = None
     top: Top | None = None
-    keep_rates: dict[str, tuple[Share, Share]] = {}
+    keep_rates: dict[str, Bounds] = {}
 
     @field_validator("where")
     @classmethod
@@ -165,21 +191,21 @@ class Export(Section):
     """How the kept documents are written."""
 
     clean_lines: Literal["c4"] | None = None
-    redact_pii: bool = False
-    metadata: bool = True
+    redact_pii: Flag = False
+    metadata: Flag = True
 
 
 class Recipe(Section):
     """A whole recipe, every path absolute."""
 
-    workspace: str
+    workspace: Text
     corpus: Annotated[list[Input], Field(min_length=1)]
     block: Block = Block()
-    score: list[str | dict[str, dict[str, Any]]] = []
+    score: list[ScorerEntry] = []
     select: list[Selection] = []
     export: Export = Export()
     max_reject_rate: Share = 0.01
-    max_document_bytes: Annotated[int, Field(ge=1)] = 32 << 20
+    max_document_bytes: Annotated[int, Field(ge=1, strict=True)] = 32 << 20
 
     @field_validator("select", mode="before")
     @classmethod
@@ -196,10 +222,10 @@ class Recipe(Section):
 
     @field_validator("score")
     @classmethod
-    def _single_keys(cls, entries: list[str | dict[str, dict[str, Any]]]) -> list[Any]:
-        for entry in entries:
-            if isinstance(entry, dict) and len(entry) != 1:
-                raise ValueError(f"expected a scorer's name, or one name with its options; found {entry!r}")
+    def _refuse_twin_scorers(cls, entries: list[Any]) -> list[Any]:
+        names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+        if twins := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{min(twins)!r} stands twice; name every scorer once")
         return entries
 
     def scorer_options(self) -> dict[str, dict[str, Any]]:
@@ -220,12 +246,13 @@ def load_recipe(path: str, overrides: Iterable[str] = ()) -> Recipe:
         RecipeError: One line for every mistake.
     """
     try:
-        text = files.read_bytes(path).decode()
-        content = yaml.load(text, _StrictLoader)  # noqa: S506 (a SafeLoader that also refuses duplicate keys)
-    except (OSError, files.BeamIOError) as error:
+        raw = files.read_bytes(path)
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}); expected a recipe in YAML") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    try:
+        content = _parse_yaml(raw.decode())
+    except ValueError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(
             f"{path}: expected a mapping with workspace, corpus, ...; found {type(content).__name__}"
@@ -236,16 +263,20 @@ def load_recipe(path: str, overrides: Iterable[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise RecipeError("\n".join(f"{path}: {line}" for line in _mistakes(error, content))) from error
-    return _with_absolute_paths(
-        recipe, os.path.dirname(os.path.abspath(path)) if files.is_local(path) else ""
-    )
+    folder = os.path.dirname(os.path.abspath(path)) if files.is_local(path) else path.rpartition("/")[0]
+    recipe = _with_absolute_paths(recipe, folder)
+    if lines := [f"{path}: {line}" for line in _unreachable(recipe)]:
+        raise RecipeError("\n".join(lines))
+    return recipe
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """The end of an error message: what is allowed, and the nearest valid name."""
     names = sorted(allowed)
-    close = get_close_matches(name, names, n=1)
-    return f"; allowed: {', '.join(names)}" + (f"; did you mean {close[0]!r}?" if close else "")
+    by_lower_case = {known.lower(): known for known in names}
+    close = get_close_matches(name.lower(), by_lower_case, n=1)
+    guess = f"; did you mean {by_lower_case[close[0]]!r}?" if close else ""
+    return f"; allowed: {', '.join(names)}{guess}"
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -253,64 +284,112 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    merge = "tag:yaml.org,2002:merge"
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
     for key in keys:
         if keys.count(key) > 1:
             raise yaml.YAMLError(f"key {key!r} stands twice in one mapping, {str(node.start_mark).strip()}")
+    loader.flatten_mapping(node)  # after the check: a key may override what `<<` merges
     return loader.construct_mapping(node, deep=True)
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 
 
-def _override(content: Any, override: str) -> None:
-    path, separator, value = override.partition("=")
-    if not separator:
-        raise RecipeError(f"--set {override}: expected key=value, such as --set select.name=test")
-    *parents, last = path.split(".")
-    place = content
-    for part in [*parents, last]:
-        if isinstance(place, list) and not (part.isdigit() and int(part) < len(place)):
-            raise RecipeError(f"--set {override}: expected a position below {len(place)}; found {part!r}")
-        if part is last:
-            break
-        place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-        if not isinstance(place, (dict, list)):
-            raise RecipeError(f"--set {override}: {part!r} holds a value, not a mapping")
+def _parse_yaml(text: str) -> Any:
+    """The content of a YAML document.
+
+    Raises:
+        ValueError: In one line; PyYAML lets errors of the values' own types through.
+    """
     try:
-        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(
-            f"--set {override}: the value is not YAML: {' '.join(str(error).split())}"
-        ) from error
+        return yaml.load(text, _StrictLoader)  # noqa: S506 (a SafeLoader that also refuses duplicate keys)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set one value; what an alias of YAML shares with other places is copied first."""
+    path, separator, text = override.partition("=")
+    *parents, last = path.split(".")
+    if not separator or not all([*parents, last]):
+        raise RecipeError(f"--set {override}: expected key=value, such as --set select.name=test")
+
+    def key(place: Any, part: str) -> Any:
+        if isinstance(place, dict):
+            return part
+        if not (part.isdecimal() and int(part) < len(place)):
+            raise RecipeError(f"--set {override}: expected a position below {len(place)}; found {part!r}")
+        return int(part)
+
+    place: Any = content
+    for part in parents:
+        at = key(place, part)
+        child = place.get(at) if isinstance(place, dict) else place[at]
+        if not isinstance(child, dict | list | None):
+            raise RecipeError(f"--set {override}: {part!r} holds a value, not a mapping")
+        place[at] = child = {} if child is None else copy(child)
+        place = child
+    try:
+        place[key(place, last)] = _parse_yaml(text)
+    except ValueError as error:
+        raise RecipeError(f"--set {override}: the value is not YAML: {error}") from error
 
 
 def _mistakes(error: ValidationError, content: dict[str, Any]) -> list[str]:
-    lines = []
-    for mistake in error.errors():
-        location = [part for part in mistake["loc"] if not (isinstance(part, str) and part[:1].isupper())]
-        place = ".".join(str(part) for part in location) or "recipe"
-        kind, message = mistake["type"], mistake["msg"].removeprefix("Value error, ")
-        if kind == "extra_forbidden":
-            line = (
-                f"{place}: unknown key {location[-1]!r}{nearest(str(location[-1]), _allowed(location[:-1]))}"
-            )
-        elif kind == "missing":
-            line = f"{place}: missing; expected keys: {', '.join(_allowed(location[:-1]))}"
-        elif kind == "value_error":
-            line = f"{place}: {message}"
-        else:
-            close = nearest(str(mistake["input"]), _choices(mistake)).removeprefix("; ")
-            detail = close if kind == "literal_error" else message[0].lower() + message[1:]
-            line = f"{place}: found {mistake['input']!r}; {detail}"
-        lines.append(line)
-    return lines
+    return [_mistake(mistake, is_one=isinstance(content.get("select"), dict)) for mistake in error.errors()]
+
+
+def _mistake(mistake: Any, *, is_one: bool) -> str:
+    """One line for one mistake.
+
+    Args:
+        mistake: What pydantic says.
+        is_one: Whether `select` is a single selection, which has no number.
+    """
+    location, kind, found = list(mistake["loc"]), mistake["type"], mistake["input"]
+    if location[-1:] == ["[key]"]:
+        location, found = location[:-2], location[-2]
+    shown = location[:1] + location[2:] if is_one and location[:2] == ["select", 0] else location
+    place = ".".join(str(part) for part in shown) or "recipe"
+    if kind == "extra_forbidden":
+        return f"{place}: unknown key {location[-1]!r}{nearest(str(location[-1]), _allowed(location[:-1]))}"
+    if kind == "missing":
+        return f"{place}: missing; expected keys: {', '.join(_allowed(location[:-1]))}"
+    if kind == "value_error":
+        return f"{place}: {mistake['msg'].removeprefix('Value error, ')}"
+    text = repr(found)
+    text = text if len(text) <= MAX_FOUND else f"{text[:MAX_FOUND]}..."
+    if kind == "literal_error":
+        return f"{place}: found {text}{nearest(str(found), _choices(mistake))}"
+    limits = {
+        name: value for name, value in mistake.get("ctx", {}).items() if name in ("ge", "le", "min_length")
+    }
+    expected = EXPECTED.get(kind, mistake["msg"]).format(keys=", ".join(_allowed(location)), **limits)
+    return f"{place}: found {text}; expected {expected}"
+
+
+EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "greater_than_equal": "a number of at least {ge}",
+    "int_type": "a whole number",
+    "invalid_key": "a string as a key",
+    "less_than_equal": "a number of at most {le}",
+    "list_type": "a list",
+    "model_type": "a mapping with the keys {keys}",
+    "string_pattern_mismatch": "lower-case letters, digits, - and _, a letter first",
+    "string_too_short": "a string of at least {min_length} character",
+    "string_type": "a string",
+    "too_short": "a list of at least {min_length} item",
+}
+"""What the mistakes of pydantic mean to the author of a recipe."""
 
 
 def _choices(mistake: Any) -> list[str]:
-    if mistake["type"] != "literal_error":
-        return []
     return [part.strip("' ") for part in mistake["ctx"]["expected"].replace(" or ", ",").split(",")]
 
 
@@ -318,13 +397,12 @@ def _allowed(location: list[Any]) -> list[str]:
     """The keys allowed at a place of the recipe."""
     section: type[Section] = Recipe
     for part in location:
-        if isinstance(part, int):
-            continue
-        section = next((kind for kind in _sections(section.model_fields[part].annotation)), section)
+        if part in section.model_fields:
+            section = next(_sections(section.model_fields[part].annotation), section)
     return list(section.model_fields)
 
 
-def _sections(annotation: Any) -> Iterable[type[Section]]:
+def _sections(annotation: Any) -> Iterator[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for argument in get_args(annotation):
@@ -333,11 +411,12 @@ def _sections(annotation: Any) -> Iterable[type[Section]]:
 
 def _with_absolute_paths(recipe: Recipe, folder: str) -> Recipe:
     def absolute(path: str) -> str:
-        return (
-            path
-            if not files.is_local(path)
-            else os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
-        )
+        if not files.is_local(path):
+            return path
+        path = os.path.expanduser(path)
+        if files.is_local(folder) or os.path.isabs(path):
+            return os.path.normpath(os.path.join(folder, path))
+        return f"{folder}/{os.path.normpath(path)}"
 
     return recipe.model_copy(
         update={
@@ -350,16 +429,34 @@ def _with_absolute_paths(recipe: Recipe, folder: str) -> Recipe:
     )
 
 
+def _unreachable(recipe: Recipe) -> Iterator[str]:
+    """One line for every path whose file system is not there."""
+    paths = {"workspace": recipe.workspace}
+    paths |= {f"corpus.{number}.path": item.path for number, item in enumerate(recipe.corpus)}
+    for kind, lists in recipe.block.model_dump().items():
+        paths |= {f"block.{kind}.{number}": path for number, path in enumerate(lists)}
+    schemes = files.schemes()
+    for place, path in paths.items():
+        if not files.is_local(path) and path.partition("://")[0] not in schemes:
+            yield f"{place}: no file system for {path!r}; expected a local path or one of {', '.join(schemes)}"
+
+
 def missing_files(recipe: Recipe) -> list[str]:
-    """One line for every list or input of the recipe that is not there."""
+    """One line for every list or input of the recipe that is not there, or would hold what the run writes."""
     lines = [
         f"block.{kind}: {path} is not there; expected a text file with one entry a line"
         for kind, paths in recipe.block.model_dump().items()
         for path in paths
         if not files.exists(path)
     ]
-    return lines + [
-        f"corpus.{number}.path: nothing matches {item.path}; expected a file, a glob or a folder"
-        for number, item in enumerate(recipe.corpus)
-        if not files.list_files(item.path)
-    ]
+    for number, item in enumerate(recipe.corpus):
+        if f"{recipe.workspace}/".startswith(f"{item.path.rstrip('/')}/"):
+            lines.append(
+                f"corpus.{number}.path: the workspace {recipe.workspace} lies in this folder and would be read as its "
+                "own input; move one of them"
+            )
+        elif not files.list_files(item.path):
+            lines.append(
+                f"corpus.{number}.path: nothing matches {item.path}; expected a file, a glob or a folder"
+            )
+    return lines

@@ -163,17 +163,20 @@ def _decide(
         drop_duplicates(connection, compiled)
         verdict = _final_verdict(drop_beyond_budgets(connection, compiled))
         rows = []
-        kept = []
-        for number, shard in enumerate(shards):
-            row, of_shard = _write_decisions(
-                connection, workspace, compiled.selection.name, number, shard, verdict
-            )
-            rows.append(row)
-            kept.append(of_shard)
+
+        def write_all() -> Iterator[npt.NDArray[np.bool_]]:
+            for number, shard in enumerate(shards):
+                row, kept = _write_decisions(
+                    connection, workspace, compiled.selection.name, number, shard, verdict
+                )
+                rows.append(row)
+                yield kept
+
+        digest = kept_digest(write_all())
         seconds = (time.monotonic() - started) / max(len(rows), 1)
         rows = [replace(row, seconds=seconds, peak_bytes=peak_bytes()) for row in rows]
         commit_ledger(workspace, stage_of(compiled.selection.name), rows)
-        return _funnel(connection, compiled.selection.steps(), verdict), kept_digest(kept)
+        return _funnel(connection, compiled.selection.steps(), verdict), digest
 
 
 def kept_digest(kept: Iterable[npt.NDArray[np.bool_]]) -> str:

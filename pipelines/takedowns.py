@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from gristmill.pipelines import files
 from gristmill.pipelines.catalog import TAKEDOWNS
+from gristmill.pipelines.ledger import read_footer, write_side_file
 from gristmill.pipelines.records import hosts
 from gristmill.pipelines.select_documents import BLOCKED, BlockLists
 from gristmill.pipelines.workspace import Workspace
@@ -14,6 +15,8 @@ COLUMNS = ["doc_id", "id", "url", "source"]
 
 def commit_takedowns(workspace: Workspace, block_lists: BlockLists) -> list[str]:
     """Look for blocked documents in every published dataset and write down which must go.
+
+    A dataset is read again only when it or the lists changed.
 
     Returns:
         One line for every dataset that holds any.
@@ -25,19 +28,29 @@ def commit_takedowns(workspace: Workspace, block_lists: BlockLists) -> list[str]
             continue
         selection = folder.rpartition("/")[2]
         manifest = workspace.read_json("datasets", selection, "manifest.json")
+        path = workspace.path("takedowns", f"{selection}.parquet")
+        footer = {"dataset": manifest["identity"], "block": block_lists.digest()}
+        earlier = read_footer(path)
+        if earlier is not None and earlier == {**footer, "num_rows": earlier["num_rows"]}:
+            notes += _note(selection, earlier["num_rows"])
+            continue
         found = [
             find_blocked(workspace.dataset(selection, file["name"]), file["name"], selection, block_lists)
-            for file in manifest["files"]
+            for file in (manifest["files"] if block_lists != BlockLists() else [])
         ]
         table = pa.concat_tables([TAKEDOWNS.empty_table(), *found])
-        with files.committed(workspace.path("takedowns", f"{selection}.parquet")) as target:
-            pq.write_table(table, target, compression="zstd")
-        if len(table):
-            notes.append(
-                f"dataset {selection!r} holds {len(table):,} documents on a block list: see `takedowns` in SQL, "
-                "then export again to drop them"
-            )
+        write_side_file(path, table, footer)
+        notes += _note(selection, len(table))
     return notes
+
+
+def _note(selection: str, num_found: int) -> list[str]:
+    if not num_found:
+        return []
+    return [
+        f"dataset {selection!r} holds {num_found:,} documents on a block list: see `takedowns` in SQL, "
+        "then export again to drop them"
+    ]
 
 
 def find_blocked(path: str, name: str, selection: str, block_lists: BlockLists) -> pa.Table:

@@ -16,12 +16,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from gristmill.pipelines import files
-from gristmill.pipelines.ledger import LedgerRow, encode_footer, read_footer, record_task, require_footer
+from gristmill.pipelines.ledger import (
+    LedgerRow,
+    encode_footer,
+    parquet_writer,
+    read_footer,
+    record_task,
+    require_footer,
+)
 from gristmill.pipelines.recipe import Export
 from gristmill.pipelines.records import uuid_text
 from gristmill.pipelines.score_documents import Shard, read_batches
 from gristmill.pipelines.workspace import Workspace
-from gristmill.scorers.base import SelectionError
+from gristmill.scorers.base import SelectionError, WorkspaceError
 from gristmill.scorers.clean_lines import clean_lines
 from gristmill.scorers.pii import redact
 
@@ -99,12 +106,9 @@ def plan_parts(
             raise SelectionError(
                 f"selection {selection!r} has no decisions for {shard.name}; run `gristmill select`"
             )
-        with (
-            files.open_read(path) as decisions,
-            files.open_read(workspace.documents(shard.name)) as documents,
-        ):
-            kept = pq.read_table(decisions, columns=["kept"])["kept"]
-            num_bytes = pq.read_table(documents, columns=["num_bytes"])["num_bytes"].filter(kept)
+        with files.open_read(workspace.documents(shard.name)) as documents:
+            num_bytes = pq.read_table(documents, columns=["num_bytes"])["num_bytes"]
+        num_bytes = num_bytes.filter(read_kept(workspace, selection, shard.name))
         if not len(num_bytes):
             continue
         size = pc.sum(num_bytes).as_py()
@@ -136,7 +140,7 @@ def write_part(part: Part, workspace: Workspace, selection: str, export: Export,
     started = time.monotonic()
     counts: Counter[str] = Counter()
     num_in = num_out = 0
-    with files.committed(path) as file, pq.ParquetWriter(file, DATASET, compression="zstd") as writer:
+    with files.committed(path) as file, parquet_writer(file, DATASET) as writer:
         for table in _row_groups(kept_documents(workspace, selection, part.shards)):
             num_in += len(table)
             table = edit(table, export, counts)
@@ -159,8 +163,7 @@ def write_part(part: Part, workspace: Workspace, selection: str, export: Export,
 def kept_documents(workspace: Workspace, selection: str, shards: Sequence[str]) -> Iterator[pa.Table]:
     """The kept rows of shards, batch by batch."""
     for shard in shards:
-        with files.open_read(workspace.decisions(selection, shard)) as file:
-            kept = pq.read_table(file, columns=["kept"])["kept"].combine_chunks()
+        kept = read_kept(workspace, selection, shard)
         start = 0
         for batch in read_batches(workspace, shard):
             rows = batch.filter(kept.slice(start, len(batch)))
@@ -168,6 +171,12 @@ def kept_documents(workspace: Workspace, selection: str, shards: Sequence[str]) 
             if len(rows):
                 doc_id = uuid_text(rows.column("doc_id"))
                 yield pa.Table.from_arrays([doc_id, *rows.columns[1:]], schema=DATASET)
+
+
+def read_kept(workspace: Workspace, selection: str, shard: str) -> pa.BooleanArray:
+    """Which documents of a shard a selection keeps, in their order."""
+    with files.open_read(workspace.decisions(selection, shard)) as file:
+        return pq.read_table(file, columns=["kept"])["kept"].combine_chunks()
 
 
 def edit(table: pa.Table, export: Export, counts: Counter[str]) -> pa.Table:
@@ -200,7 +209,7 @@ def commit_dataset(
         selection: Its name.
         parts: What should have been written.
         provenance: Parents, recipe, thresholds, scorers: goes into the manifest.
-        card: The dataset card, with `{files}` still to be filled in.
+        card: The dataset card.
 
     Returns:
         The manifest.
@@ -232,10 +241,22 @@ def commit_dataset(
 def clear_dataset(workspace: Workspace, selection: str, identity: str) -> None:
     """Make room for another export: the manifest goes first, so that nobody reads a mixture; reusable files stay."""
     files.delete([workspace.dataset(selection, "manifest.json")])
-    for item in files.list_folder(workspace.dataset(selection)):
-        footer = read_footer(item.path) if item.path.endswith(".parquet") else None
-        if footer is None or footer["identity"] != identity:
-            files.delete([item.path])
+    stale = [
+        item.path
+        for item in files.list_folder(workspace.dataset(selection))
+        if not _is_reusable(item.path, identity)
+    ]
+    files.delete(stale)
+
+
+def _is_reusable(path: str, identity: str) -> bool:
+    if not path.endswith(".parquet"):
+        return False
+    try:
+        footer = read_footer(path)
+    except WorkspaceError:  # damaged, so it is written again
+        return False
+    return footer is not None and footer.get("identity") == identity
 
 
 def ledger_row(workspace: Workspace, selection: str, part: Part) -> LedgerRow:
