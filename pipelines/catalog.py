@@ -2,7 +2,8 @@
 
 Views name their files one by one, from the manifests, never by a glob, so they show only what is committed. The file
 is written aside and swapped; nothing depends on it. A workspace on a bucket is read through a local copy of its
-text-free files, which never change once committed.
+text-free files, each fetched again when it changed; its texts are streamed from the bucket by each query that names
+them.
 """
 
 import hashlib
@@ -57,16 +58,7 @@ def open_catalog(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     folder = _local_folder(workspace)
     database = build_catalog(workspace, folder)
     connection = duckdb.connect(str(database), read_only=True)
-    if files.is_local(workspace.root):
-        shards = [
-            workspace.corpus(shard["name"]) for shard in workspace.read_json("corpus", "shards.json") or []
-        ]
-        texts = (
-            pa.dataset.dataset(shards, schema=schema.CORPUS, format="ipc")
-            if shards
-            else schema.CORPUS.empty_table()
-        )
-        connection.register("texts", texts)
+    connection.register("texts", _texts(workspace))
     connection.execute(f"SET allowed_directories = [{quote(str(folder))}]")
     connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     return connection
@@ -129,8 +121,11 @@ def build_catalog(workspace: Workspace, folder: Path) -> Path:
     if workspace.read_json("workspace.json") is None:
         raise WorkspaceError(f"{workspace.root}: no workspace here; expected one made by `gristmill run`")
     shards = [shard["name"] for shard in workspace.read_json("corpus", "shards.json") or []]
-    names = {item.path.removeprefix(workspace.root).lstrip("/") for item in files.list_folder(workspace.root)}
-    local = _Mirror(workspace, folder)
+    listed = {
+        item.path.removeprefix(workspace.root).lstrip("/"): item for item in files.list_folder(workspace.root)
+    }
+    names = set(listed)
+    local = _Mirror(workspace, folder, listed)
     handle, aside = tempfile.mkstemp(suffix=".duckdb", dir=folder)
     os.close(handle)
     os.unlink(aside)
@@ -158,17 +153,35 @@ def build_catalog(workspace: Workspace, folder: Path) -> Path:
     return target
 
 
-class _Mirror:
-    """Local paths of workspace files, fetched once where the workspace is on a bucket."""
+def _texts(workspace: Workspace) -> pa.Table | pa.dataset.Dataset:
+    """The corpus as DuckDB scans it, batch by batch; a bucket's shards are opened only by a query that reads them."""
+    shards = [workspace.corpus(shard["name"]) for shard in workspace.read_json("corpus", "shards.json") or []]
+    if not shards:
+        return schema.CORPUS.empty_table()
+    if files.is_local(workspace.root):
+        return pa.dataset.dataset(shards, schema=schema.CORPUS, format="ipc")
+    listed = {item.path: item for item in files.list_folder(workspace.path("corpus"))}
+    ipc = pa.dataset.IpcFileFormat()
+    fragments = [ipc.make_fragment(files.LateFile(listed[shard])) for shard in shards]
+    return pa.dataset.FileSystemDataset(fragments, schema.CORPUS, ipc)
 
-    def __init__(self, workspace: Workspace, folder: Path) -> None:
-        self.workspace = workspace
+
+class _Mirror:
+    """Local paths of workspace files; where the workspace is on a bucket, of copies that are as old as they."""
+
+    def __init__(self, workspace: Workspace, folder: Path, listed: Mapping[str, files.FileInfo]) -> None:
+        self.is_local = files.is_local(workspace.root)
         self.folder = folder
+        self.listed = listed
 
     def __call__(self, name: str) -> str:
         target = self.folder / name
-        if not files.is_local(self.workspace.root) and (name.startswith("ledger/") or not target.exists()):
-            files.commit_bytes(str(target), files.read_bytes(self.workspace.path(*name.split("/"))))
+        if not self.is_local:
+            original = self.listed[name]
+            modified = round(original.modified * 1e9)
+            if not target.exists() or target.stat().st_mtime_ns != modified:
+                files.commit_bytes(str(target), files.read_bytes(original.path))
+                os.utime(target, ns=(modified, modified))
         return str(target)
 
 

@@ -57,7 +57,11 @@ def _recipe_command(name: str, help_text: str) -> Callable[[Callable[..., None]]
 
 
 @_recipe_command("run", "Ingest, score, select and export; whatever is done already is not done again.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and its cost; do nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the plan and its cost; do nothing. (--dry_run=true is Beam's: translate for Dataflow.)",
+)
 @click.option(
     "--sample", type=click.IntRange(min=1), metavar="N", help="Run about N documents into WORKSPACE-sample-N."
 )
@@ -70,6 +74,7 @@ def run(
     sample: int | None,
 ) -> None:
     """Everything."""
+    from gristmill.pipelines.curate import STAGES
     from gristmill.pipelines.preview import preview
     from gristmill.pipelines.sample import sampled
 
@@ -80,7 +85,7 @@ def run(
         for line in preview(curation):
             click.echo(line)
         return
-    _report(curation.run(command="run"), curation.recipe.workspace, quiet)
+    _execute(curation, STAGES, "run", quiet)
 
 
 @_recipe_command("ingest", "Read the recipe's inputs into shards.")
@@ -111,7 +116,19 @@ def _run_stage(
     context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool, stage: str
 ) -> None:
     curation = _prepare(context, recipe, overrides, quiet)
-    _report(curation.run([stage], command=stage), curation.recipe.workspace, quiet)
+    _execute(curation, [stage], stage, quiet)
+
+
+def _execute(curation: Any, stages: Sequence[str], command: str, quiet: bool) -> None:
+    from gristmill.pipelines.runner import accelerated_transforms, is_translation
+
+    if not is_translation(curation.options):
+        _report(curation.run(stages, command=command), curation.recipe.workspace, quiet)
+        return
+    for stage, pipeline in curation.translate(stages):
+        click.echo(f"translated {stage}: {len(pipeline.components.transforms)} transforms; nothing was run")
+        for transform, accelerator in accelerated_transforms(pipeline):
+            click.echo(f"  {transform} asks for {accelerator}")
 
 
 @main.command("sql")
@@ -195,7 +212,7 @@ def demo(folder: str) -> None:
     recipe, summary, answers = run_demo(folder, _reporter(quiet=False))
     _report(summary, recipe.workspace, quiet=False)
     for question, answer in zip(QUESTIONS, answers, strict=True):
-        click.echo(f'\n$ gristmill sql {recipe.workspace} "{question}"')
+        click.echo(f'\n$ gristmill sql {_shown(recipe.workspace)} "{question}"')
         _print_table("", answer.column_names, answer.to_pylist())
 
 
@@ -250,10 +267,15 @@ def _report(summary: Any, workspace: str, quiet: bool) -> None:
         ]
         _print_table(f"selection {name}", list(lines[0]), lines)
     for name, manifest in summary.datasets.items():
-        click.echo(
-            f"dataset    {os.path.join(workspace, 'datasets', name)}: {manifest['num_documents']:,} documents"
-        )
-    click.echo(f"questions  gristmill sql {workspace}")
+        path = os.path.join(_shown(workspace), "datasets", name)
+        click.echo(f"dataset    {path}: {manifest['num_documents']:,} documents")
+    click.echo(f"questions  gristmill sql {_shown(workspace)}")
+
+
+def _shown(path: str) -> str:
+    """A path as a user would type it here."""
+    relative = path if "://" in path else os.path.relpath(path)
+    return path if relative.startswith("..") else relative
 
 
 def _print_tables(tables: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> None:

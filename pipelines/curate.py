@@ -19,7 +19,8 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from gristmill.pipelines import dataset_card, write_dataset
+from apache_beam.runners.runner import PipelineResult
+from gristmill.pipelines import dataset_card, files, write_dataset
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, read_corpus
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
 from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
@@ -27,7 +28,8 @@ from gristmill.pipelines.progress import QuietReporter, Reporter, watched
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import Limits, ReadDocuments, is_stream, is_written
 from gristmill.pipelines.recipe import Recipe, Selection, missing_files
-from gristmill.pipelines.runner import num_workers, run_pipeline
+from gristmill.pipelines.records import Split
+from gristmill.pipelines.runner import is_dataflow, num_workers, run_pipeline
 from gristmill.pipelines.score_documents import (
     ScoreDocuments,
     ScoreTask,
@@ -115,6 +117,30 @@ class Curation:
                 summary.notes += commit_takedowns(workspace, read_block_lists(self.recipe.block))
         return summary
 
+    def translate(self, stages: Sequence[str] = STAGES) -> Iterator[tuple[str, Any]]:
+        """Translate the pipeline of each stage for the runner without running it; nothing is written.
+
+        A pipeline's shape does not depend on what the stages before it leave, so each split stands for its shard.
+
+        Yields:
+            A stage, and its pipeline as Beam's portable message.
+        """
+        workspace = Workspace(self.recipe.workspace.rstrip("/"))
+        plan = self.plan_ingest(workspace)
+        shards = [Shard(split.name, 0, split.num_bytes, "") for split in plan.splits]
+        results = {}
+        if "ingest" in stages:
+            results["ingest"] = self._run_ingest(workspace, plan, plan.splits)
+        if "score" in stages and self.scorers:
+            names = tuple(scorer.name for scorer in self.scorers)
+            results["score"] = self._run_scores(workspace, [ScoreTask(shard, names) for shard in shards])
+        for compiled in self.selections if "export" in stages else ():
+            name = compiled.selection.name
+            part = write_dataset.Part("train", tuple(shard.name for shard in shards), 0, 0)
+            results[f"export {name}"] = self._run_export(workspace, name, [part], "")
+        for stage, result in results.items():
+            yield stage, result.job.proto_pipeline
+
     def plan_ingest(self, workspace: Workspace) -> IngestPlan:
         """What there is to read."""
         return plan_ingest(workspace, self.recipe)
@@ -124,13 +150,9 @@ class Curation:
         commit_plan(workspace, plan)
         splits = [split for split in plan.splits if not is_written(workspace, split)]
         if splits:
-            limits = Limits(
-                plan.shard_bytes, self.recipe.max_document_bytes, sampled_share=plan.sampled_share
-            )
-            read = ReadDocuments(workspace, limits, spread_streams=self._spreads(sum(map(is_stream, splits))))
             num_bytes = sum(split.num_bytes for split in splits)
             with watched(self.reporter, workspace, "ingest", [INGEST], num_bytes):
-                self._run(splits, "ReadDocuments" >> read)
+                self._run_ingest(workspace, plan, splits)
         shards, rows = commit_corpus(workspace, plan)
         check_reject_rate(rows, self.recipe.max_reject_rate)
         return shards, rows
@@ -178,14 +200,16 @@ class Curation:
         identity = blake2b(repr((decisions["kept"], parents, export)).encode(), digest_size=16).hexdigest()
         manifest = workspace.read_json("datasets", name, "manifest.json")
         if manifest is not None and manifest["identity"] == identity:
-            return manifest
+            paths = [workspace.dataset(name, file["name"]) for file in manifest["files"]]
+            if all(map(files.exists, paths)):
+                return manifest
         write_dataset.clear_dataset(workspace, name, identity)
         parts = write_dataset.plan_parts(workspace, name, shards)
         stage = write_dataset.stage_of(name)
         with watched(
             self.reporter, workspace, f"export {name}", [stage], sum(part.num_bytes for part in parts)
         ):
-            self._run(parts, "WriteDataset" >> write_dataset.WriteDataset(workspace, name, export, identity))
+            self._run_export(workspace, name, parts, identity)
         commit_ledger(workspace, stage, [write_dataset.ledger_row(workspace, name, part) for part in parts])
         provenance = {
             "identity": identity,
@@ -196,7 +220,12 @@ class Curation:
         card = dataset_card.render(workspace, self.recipe, compiled.selection, self.scorers)
         return write_dataset.commit_dataset(workspace, name, parts, provenance, card)
 
-    def _run_scores(self, workspace: Workspace, tasks: Sequence[ScoreTask]) -> None:
+    def _run_ingest(self, workspace: Workspace, plan: IngestPlan, splits: Sequence[Split]) -> PipelineResult:
+        limits = Limits(plan.shard_bytes, self.recipe.max_document_bytes, sampled_share=plan.sampled_share)
+        read = ReadDocuments(workspace, limits, spread_streams=self._spreads(sum(map(is_stream, splits))))
+        return self._run(splits, "ReadDocuments" >> read)
+
+    def _run_scores(self, workspace: Workspace, tasks: Sequence[ScoreTask]) -> PipelineResult:
         scorers = {scorer.name: scorer for scorer in self.scorers}
 
         def build(pipeline: beam.Pipeline) -> None:
@@ -211,10 +240,16 @@ class Curation:
                     score = ScoreDocuments(workspace, scorers, accelerator=accelerator)
                     _spread(pipeline, of_class, label) | f"ScoreDocuments{label}" >> score
 
-        run_pipeline(self.options, build)
+        return run_pipeline(self.options, build)
 
-    def _run(self, elements: Sequence[Any], transform: beam.PTransform) -> None:
-        run_pipeline(self.options, lambda pipeline: _spread(pipeline, elements, "") | transform)
+    def _run_export(
+        self, workspace: Workspace, selection: str, parts: Sequence[write_dataset.Part], identity: str
+    ) -> PipelineResult:
+        write = write_dataset.WriteDataset(workspace, selection, self.recipe.export, identity)
+        return self._run(parts, "WriteDataset" >> write)
+
+    def _run(self, elements: Sequence[Any], transform: beam.PTransform) -> PipelineResult:
+        return run_pipeline(self.options, lambda pipeline: _spread(pipeline, elements, "") | transform)
 
     def _spreads(self, num_streams: int) -> bool:
         workers = num_workers(self.options)
@@ -233,6 +268,8 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
         RecipeError: One line for every mistake.
     """
     mistakes = missing_files(recipe)
+    if is_dataflow(options):
+        mistakes += _unreachable(recipe)
     scorers = []
     for position, (name, arguments) in enumerate(recipe.scorer_options().items()):
         try:
@@ -255,6 +292,14 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
     if mistakes:
         raise RecipeError("\n".join(mistakes))
     return Curation(recipe, tuple(scorers), tuple(compiled), options, reporter or QuietReporter())
+
+
+def _unreachable(recipe: Recipe) -> Iterator[str]:
+    """One line for every path that only this machine can open."""
+    paths = {f"corpus.{number}.path": item.path for number, item in enumerate(recipe.corpus)}
+    for place, path in {"workspace": recipe.workspace, **paths}.items():
+        if files.is_local(path):
+            yield f"{place}: {path} is on this machine, out of reach of Dataflow's workers; expected a gs:// path"
 
 
 def _place(recipe: Recipe, position: int, selection: Selection) -> str:

@@ -4,6 +4,7 @@ On a local disk a committed file is written under an attempt-unique temporary na
 renamed; on a bucket it is uploaded in one piece to its final name. A reader never sees half a file.
 """
 
+import io
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 from gristmill.scorers.base import CorpusError
 
 TEMPORARY_PREFIX = ".tmp-"
+REFUSALS: dict[object, type[OSError]] = {403: PermissionError, 404: FileNotFoundError}
 
 
 @dataclass(frozen=True, order=True)
@@ -48,8 +51,57 @@ def join(base: str, *parts: str) -> str:
 
 
 def open_read(path: str) -> BinaryIO:
-    """Open a file for reading raw bytes, never decompressed by its extension."""
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    """Open a file for reading raw bytes, never decompressed by its extension.
+
+    Raises:
+        OSError: If it is absent or may not be read, on a bucket as on a disk.
+    """
+    try:
+        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    except (
+        Exception
+    ) as error:  # every bucket's client raises a class of its own, with the HTTP status as `code`
+        kind = REFUSALS.get(getattr(error, "code", None))
+        if kind is None:
+            raise
+        raise kind(f"{path}: {error}") from error
+
+
+class LateFile(io.RawIOBase):
+    """A file opened by its first read, so that a dataset of many files on a bucket costs nothing to declare."""
+
+    def __init__(self, info: FileInfo) -> None:
+        super().__init__()
+        self._info = info
+        self._position = 0
+
+    @cached_property
+    def _stream(self) -> BinaryIO:
+        return open_read(self._info.path)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read starts."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Say where the next read starts."""
+        self._position = offset + (0, self._position, self._info.size)[whence]
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes."""
+        self._stream.seek(self._position)
+        content = self._stream.read(size)
+        self._position += len(content)
+        return content
 
 
 def read_bytes(path: str) -> bytes:
