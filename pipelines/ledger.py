@@ -44,7 +44,7 @@ def write_side_file(path: str, table: pa.Table, footer: dict[str, Any]) -> None:
 
 
 def parquet_writer(file: BinaryIO, table_schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer whose pages carry checksums, so that `verify` notices every damaged byte."""
+    """A writer whose pages carry checksums, so that `verify` notices every damaged value."""
     return pq.ParquetWriter(file, table_schema, compression="zstd", write_page_checksum=True)
 
 
@@ -65,7 +65,7 @@ def read_footer(path: str) -> dict[str, Any] | None:
         with files.open_read(path) as file:
             metadata = pq.read_metadata(file)
         return {**json.loads(metadata.metadata[FOOTER_KEY]), "num_rows": metadata.num_rows}
-    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise WorkspaceError(
             f"{path}: damaged or not written by gristmill ({str(error).partition(chr(10))[0]}); delete it and run again"
         ) from error

@@ -1,19 +1,22 @@
 """Verify a workspace: checksums, alignment, conservation, changed inputs, and files that nothing refers to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from gristmill.pipelines import files
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.ledger import check_conservation, read_footer, read_ledger
+from gristmill.pipelines.ledger import check_conservation, folder_of, read_footer, read_ledger
 from gristmill.pipelines.plan_splits import digest
-from gristmill.pipelines.read_documents import content_digest
-from gristmill.pipelines.score_documents import Shard, read_batches
+from gristmill.pipelines.read_documents import STAGE as INGEST
+from gristmill.pipelines.read_documents import content_digest, ledger_row
+from gristmill.pipelines.score_documents import Shard, read_batches, stage_of_version
+from gristmill.pipelines.select_documents import kept_digest
+from gristmill.pipelines.select_documents import stage_of as select_stage
 from gristmill.pipelines.workspace import Workspace
-from gristmill.pipelines.write_dataset import checksum
-from gristmill.scorers.base import GristmillError
+from gristmill.pipelines.write_dataset import checksum, read_kept
+from gristmill.scorers.base import GristmillError, WorkspaceError
 from gristmill.scorers.duplicates import hash128
 
 
@@ -37,49 +40,69 @@ def verify_workspace(workspace: Workspace) -> Report:
     report = Report()
     shards = read_corpus(workspace) if workspace.read_json("corpus", "shards.json") else []
     for shard in shards:
-        report.problems += _guard(_check_shard(workspace, shard))
+        report.problems += _guard(shard.name, _check_shard(workspace, shard))
     report.facts.append(
         f"corpus: {len(shards):,} shards, {sum(shard.num_rows for shard in shards):,} documents"
     )
-    report.problems += _guard(_check_inputs(workspace))
+    report.problems += _guard("inputs", _check_inputs(workspace))
+    stages: dict[str, set[str]] = {}
+    report.problems += _guard("ledger", _check_ledgers(workspace, stages))
+    report.facts.append(f"ledger: {len(stages)} stages add up")
+    if not shards and stages.get(INGEST):
+        report.problems.append(f"{workspace.path('corpus', 'shards.json')}: missing; run `gristmill ingest`")
     for scorer, fingerprint in sorted(_referenced_scores(workspace)):
+        done = stages.get(folder_of(stage_of_version(scorer, fingerprint)), set())
         for shard in shards:
             path = workspace.scores(scorer, fingerprint, shard.name)
-            report.problems += _guard(_check_aligned(workspace, shard, path, required=True))
+            report.problems += _guard(
+                path, _check_aligned(workspace, shard, path, required=shard.name in done)
+            )
         report.facts.append(f"scores: {scorer} ({fingerprint})")
     for selection in _folders(workspace, "decisions"):
-        for shard in shards:
+        done = stages.get(folder_of(select_stage(selection)), set())
+        decided = [shard for shard in shards if shard.name in done]
+        for shard in decided:
             path = workspace.decisions(selection, shard.name)
-            report.problems += _guard(_check_aligned(workspace, shard, path, required=False))
+            report.problems += _guard(path, _check_aligned(workspace, shard, path, required=True))
+        report.problems += _guard(
+            f"decisions of {selection!r}", _check_decisions(workspace, selection, decided)
+        )
         report.facts.append(f"decisions: {selection}")
     for selection in _folders(workspace, "datasets"):
-        report.problems += _guard(_check_dataset(workspace, selection))
+        report.problems += _guard(f"dataset {selection!r}", _check_dataset(workspace, selection))
         report.facts.append(f"dataset: {selection}")
-    report.problems += _guard(_check_ledgers(workspace, report))
     referenced = set(_referenced(workspace, shards))
-    report.orphans = [item.path for item in files.list_folder(workspace.root) if item.path not in referenced]
+    unfinished = _unfinished(workspace)
+    report.orphans = [
+        item.path
+        for item in files.list_folder(workspace.root)
+        if item.path not in referenced and not item.path.startswith(unfinished)
+    ]
     return report
 
 
 def collect_garbage(workspace: Workspace, report: Report) -> None:
-    """Delete the orphans of a report."""
+    """Delete the orphans of a report; call it with the lock that the report was made under."""
     files.delete(report.orphans)
 
 
-def _guard(checks: Iterator[str]) -> list[str]:
+def _guard(where: str, checks: Iterator[str]) -> list[str]:
     """The problems a check yields, with the error that stopped it as one more."""
     problems: list[str] = []
     try:
         problems.extend(checks)
-    except (GristmillError, OSError, pa.ArrowException, files.BeamIOError, KeyError) as error:
-        problems.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+    except GristmillError as error:
+        problems.append(str(error))
+    except (OSError, pa.ArrowException, files.BeamIOError, LookupError, TypeError, ValueError) as error:
+        problems.append(f"{where}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
     return problems
 
 
 def _check_shard(workspace: Workspace, shard: Shard) -> Iterator[str]:
+    check_conservation([ledger_row(workspace, shard.name)])
     path = workspace.documents(shard.name)
     with files.open_read(path) as file:
-        table = pq.read_table(file)
+        table = pq.read_table(file, page_checksum_verification=True)
     if len(table) != shard.num_rows or content_digest(table) != shard.content:
         yield f"{path}: not the {shard.num_rows:,} documents of the manifest"
     row = 0
@@ -115,9 +138,21 @@ def _check_aligned(workspace: Workspace, shard: Shard, path: str, *, required: b
         yield f"{path}: made from other documents"
         return
     with files.open_read(path) as side, files.open_read(workspace.documents(shard.name)) as documents:
-        same = pq.read_table(side, columns=["doc_id"]).equals(pq.read_table(documents, columns=["doc_id"]))
+        doc_ids = pq.read_table(side, page_checksum_verification=True).select(["doc_id"])
+        same = doc_ids.equals(pq.read_table(documents, columns=["doc_id"]))
     if not same:
         yield f"{path}: doc_ids are not those of {shard.name}"
+
+
+def _check_decisions(workspace: Workspace, selection: str, shards: Sequence[Shard]) -> Iterator[str]:
+    manifest = workspace.read_json("decisions", selection, "manifest.json")
+    if manifest is None:
+        yield f"decisions of {selection!r}: no manifest; `gristmill select` did not finish, run it again"
+        return
+    kept = (read_kept(workspace, selection, shard.name) for shard in shards)
+    found = kept_digest(of_shard.to_numpy(zero_copy_only=False) for of_shard in kept)
+    if found != manifest["kept"]:
+        yield f"decisions of {selection!r}: not those of the manifest; delete its folder and select again"
 
 
 def _check_dataset(workspace: Workspace, selection: str) -> Iterator[str]:
@@ -130,19 +165,20 @@ def _check_dataset(workspace: Workspace, selection: str) -> Iterator[str]:
         if not files.exists(path):
             yield f"{path}: missing"
         elif checksum(path) != (entry["num_bytes"], entry["sha256"]):
-            yield f"{path}: checksum differs from the manifest"
+            yield f"{path}: checksum differs from the manifest; delete the file and export again"
 
 
-def _check_ledgers(workspace: Workspace, report: Report) -> Iterator[str]:
-    stages = [
-        item.path.rpartition("/")[2].removesuffix(".parquet")
-        for item in files.list_folder(workspace.path("ledger"))
-        if item.path.endswith(".parquet")
-    ]
-    for stage in stages:
-        check_conservation(read_ledger(workspace, stage))
-    report.facts.append(f"ledger: {len(stages)} stages add up")
-    yield from ()
+def _check_ledgers(workspace: Workspace, stages: dict[str, set[str]]) -> Iterator[str]:
+    """Check every ledger, and note the shards that each stage has done."""
+    for item in files.list_folder(workspace.path("ledger")):
+        stage = item.path.rpartition("/")[2].removesuffix(".parquet")
+        if item.path == workspace.path("ledger", f"{stage}.parquet"):
+            try:
+                rows = read_ledger(workspace, stage)
+                stages[stage] = {row.shard for row in rows}
+                check_conservation(rows)
+            except (WorkspaceError, pa.ArrowException, KeyError) as error:
+                yield f"{item.path}: {str(error).partition(chr(10))[0]}"
 
 
 def _folders(workspace: Workspace, kind: str) -> list[str]:
@@ -153,12 +189,23 @@ def _folders(workspace: Workspace, kind: str) -> list[str]:
 
 
 def _referenced_scores(workspace: Workspace) -> set[tuple[str, str]]:
-    """Scorer versions that are current or that some decisions were made from."""
+    """Scorer versions that are current, that a run wants, or that some decisions were made from."""
     found = set((workspace.read_json("scores", "current.json") or {}).items())
+    found |= set((workspace.read_json("scores", "wanted.json") or {}).items())
     for selection in _folders(workspace, "decisions"):
         manifest = workspace.read_json("decisions", selection, "manifest.json")
         found |= set(manifest["identity"]["scorers"].items()) if manifest else set()
     return found
+
+
+def _unfinished(workspace: Workspace) -> tuple[str, ...]:
+    """Beginnings of the paths of shards that an interrupted ingest has made and will not make again."""
+    content = workspace.read_json("corpus", "inputs.json")
+    names = [split["name"] for item in (content["inputs"] if content else []) for split in item["splits"]]
+    if content and workspace.read_json("corpus", "shards.json") is not None:
+        names = [name for name in names if workspace.read_json("corpus", f"{name}.json") is None]
+    kinds = ("corpus", "documents", "rejects")
+    return tuple(workspace.path(kind, f"{name}-") for name in names for kind in kinds)
 
 
 def _referenced(workspace: Workspace, shards: list[Shard]) -> Iterator[str]:
@@ -174,7 +221,8 @@ def _referenced(workspace: Workspace, shards: list[Shard]) -> Iterator[str]:
         yield workspace.corpus(shard.name)
         yield workspace.documents(shard.name)
         yield workspace.rejects(shard.name)
-    yield workspace.path("scores", "current.json")
+    for name in ("current.json", "wanted.json"):
+        yield workspace.path("scores", name)
     for scorer, fingerprint in _referenced_scores(workspace):
         yield workspace.path("scores", scorer, fingerprint, "manifest.json")
         yield from (workspace.scores(scorer, fingerprint, shard.name) for shard in shards)

@@ -6,12 +6,13 @@ from typing import ClassVar
 from uuid import UUID
 
 import pyarrow as pa
-from gristmill.pipelines import files
+from gristmill.pipelines import dataset_card, files, write_dataset
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, write_side_file
 from gristmill.pipelines.read_documents import content_digest
-from gristmill.pipelines.recipe import Recipe, Selection
+from gristmill.pipelines.recipe import Export, Recipe, Selection
 from gristmill.pipelines.records import Piece, Records, doc_ids, to_documents, to_text_free
 from gristmill.pipelines.score_documents import Shard, commit_scores, plan_scores, score_shard
+from gristmill.pipelines.select_documents import BlockLists, select_documents
 from gristmill.pipelines.select_sql import compile_selection
 from gristmill.pipelines.workspace import Workspace, open_workspace
 from gristmill.scorers import schema
@@ -157,3 +158,24 @@ def _documents(rows):
         records.metadata.append(None)
         records.offsets.append(row.number)
     return to_documents(records, "mill")[0]
+
+
+NO_BLOCKS = BlockLists()
+PLAIN = Export()
+
+
+def publish(mill, rules=None, export=PLAIN, block_lists=NO_BLOCKS, part_bytes=write_dataset.PART_BYTES):
+    """Select and export, as the main path does it, one part after the other; the manifest."""
+    compiled = mill.compile(**(rules or {}))
+    name = compiled.selection.name
+    select_documents(mill.workspace, mill.shards, mill.scorers, compiled, block_lists)
+    decisions = mill.workspace.read_json("decisions", name, "manifest.json")
+    identity = f"{decisions['kept']} {export}"
+    write_dataset.clear_dataset(mill.workspace, name, identity)
+    parts = write_dataset.plan_parts(mill.workspace, name, mill.shards, part_bytes=part_bytes)
+    for part in parts:
+        write_dataset.write_part(part, mill.workspace, name, export, identity)
+    rows = [write_dataset.ledger_row(mill.workspace, name, part) for part in parts]
+    commit_ledger(mill.workspace, write_dataset.stage_of(name), rows)
+    card = dataset_card.render(mill.workspace, mill.recipe, compiled.selection, mill.scorers)
+    return write_dataset.commit_dataset(mill.workspace, name, parts, {"identity": identity}, card)

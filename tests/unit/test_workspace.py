@@ -27,7 +27,7 @@ def test_workspace_of_another_format_is_refused(workspace):
 
 def test_absent_workspace_is_not_made_by_opening(tmp_path):
     with pytest.raises(
-        WorkspaceError, match="no workspace.json here; expected a workspace made by `gristmill run`"
+        WorkspaceError, match=r"no workspace.json here; expected a workspace made by `gristmill run`"
     ):
         open_workspace(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
@@ -41,9 +41,7 @@ def test_workspace_keeps_its_identity(workspace):
 def test_lock_is_held_and_given_back(workspace):
     with locked(workspace):
         assert workspace.read_json("lock")["pid"] == os.getpid()
-        with pytest.raises(
-            WorkspaceError, match=f"locked by process {os.getpid()} on .*; wait for that run, or delete"
-        ):
+        with pytest.raises(WorkspaceError, match=f"locked by process {os.getpid()} on "):
             with locked(workspace):
                 pytest.fail("two runs hold one lock")
         assert workspace.read_json("lock") is not None
@@ -105,16 +103,20 @@ def test_unreadable_lock_is_explained(workspace):
         pass
 
 
+def write_half(path):
+    with files.committed(path) as file:
+        file.write(b"half")
+        raise ValueError("halfway")
+
+
 def test_committed_file_appears_whole_or_not_at_all(tmp_path):
     path = str(tmp_path / "deep" / "file")
-    with pytest.raises(ValueError, match="halfway"), files.committed(path) as file:
-        file.write(b"half")
-        raise ValueError("halfway")
+    with pytest.raises(ValueError, match="halfway"):
+        write_half(path)
     assert list(tmp_path.rglob("*")) == [tmp_path / "deep"]
     files.commit_bytes(path, b"old")
-    with pytest.raises(ValueError, match="halfway"), files.committed(path) as file:
-        file.write(b"half")
-        raise ValueError("halfway")
+    with pytest.raises(ValueError, match="halfway"):
+        write_half(path)
     assert Path(path).read_bytes() == b"old"
 
 
@@ -141,5 +143,5 @@ def test_files_that_vanish_while_a_folder_is_listed_are_no_error(tmp_path):
 
 def test_dangling_links_are_named(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(CorpusError, match="link: cannot be looked at .*; a dangling link"):
+    with pytest.raises(CorpusError, match=r"link: cannot be looked at .*; a dangling link"):
         files.list_folder(str(tmp_path))
