@@ -15,7 +15,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 from gristmill.scorers.text import TextBatch
@@ -47,6 +47,10 @@ class WorkspaceError(GristmillError):
 
 class QueryError(GristmillError):
     """An SQL question that cannot be answered."""
+
+
+ModelPath = Annotated[str, "a path, relative to the recipe"]
+"""Type of a scorer's option that points to a model."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from gristmill.models.language_identifier import MAX_BYTES, LanguageIdentifier
 from gristmill.models.text_classifier import TextClassifier
-from gristmill.scorers.base import Column, Scorer, ScorerError
+from gristmill.scorers.base import Column, ModelPath, Scorer, ScorerError
 from gristmill.scorers.text import TextBatch
 
 UNDETERMINED = "und"
@@ -49,7 +49,7 @@ class Language(Scorer):
     name: ClassVar[str] = "language"
     version: ClassVar[int] = 1
 
-    model: str | None = None
+    model: ModelPath | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:

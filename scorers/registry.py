@@ -11,9 +11,10 @@ from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from gristmill.scorers.base import Scorer, ScorerError
+from gristmill.scorers.base import ModelPath, Scorer, ScorerError
 from pydantic import TypeAdapter, ValidationError
 
 ENTRY_POINT_GROUP = "gristmill.scorers"
@@ -23,6 +24,7 @@ SCORERS = {
     "language": "gristmill.scorers.language:Language",
     "exact_duplicate": "gristmill.scorers.duplicates:ExactDuplicate",
     "pii": "gristmill.scorers.pii:Pii",
+    "tokens": "gristmill.scorers.tokens:Tokens",
 }
 """Built-in scorers, by where they are: a scorer is imported when it is asked for."""
 
@@ -55,6 +57,12 @@ def scorer_class(name: str) -> type[Scorer]:
     if found.name != name:
         raise ScorerError(f"scorer {name!r}: the class at {locations[name]} calls itself {found.name!r}")
     return found
+
+
+def path_options(name: str) -> set[str]:
+    """The options of a scorer that are paths of models, which recipes write relative to themselves."""
+    hints = get_type_hints(scorer_class(name), include_extras=True)
+    return {option for option, hint in hints.items() if ModelPath in (hint, *get_args(hint))}
 
 
 def make_scorer(name: str, options: dict[str, Any]) -> Scorer:
@@ -113,4 +121,6 @@ def _nearest(found: str, allowed: list[str]) -> str:
 
 
 def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    names = ["None" if member is NoneType else getattr(member, "__name__", str(member)) for member in members]
+    return " | ".join(names).replace("typing.", "")

@@ -1,7 +1,7 @@
 """What every registered scorer must hold, so that caching, resume and any split of a corpus are safe."""
 
 import pickle
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +11,9 @@ from gristmill.scorers.registry import SCORERS, make_scorer, scorer_class, score
 from gristmill.scorers.text import TextBatch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-OTHER_OPTIONS = {"language": {"model": "lid.bin"}}
+OTHER_OPTIONS = {"language": {"model": "lid.bin"}, "tokens": {"tokenizer": "other"}}
 """Options that change the numbers, for each scorer that has some."""
 
 PROSE = """The mill grinds the grain. The mill grinds the grain that farmers bring.
@@ -47,9 +48,28 @@ with_fixed = example(texts=list(FIXED.values()))
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+REQUIRED_OPTIONS = {"tokens": lambda folder: {"tokenizer": str(make_tokenizer(folder))}}
+"""Options without a default, for each scorer that has some, from a folder to make models in."""
+
+
+def make_tokenizer(folder):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        [PROSE], trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False)
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def make(name, folder):
+    return make_scorer(name, REQUIRED_OPTIONS.get(name, lambda _: {})(folder))
+
+
 @pytest.fixture(scope="module", params=scorer_names())
-def scorer(request):
-    scorer = make_scorer(request.param, {})
+def scorer(request, tmp_path_factory):
+    scorer = make(request.param, tmp_path_factory.mktemp("models"))
     scorer.setup()
     return scorer
 
@@ -58,9 +78,10 @@ def score(scorer, texts):
     return scorer.score(TextBatch.from_texts(texts))
 
 
-def test_the_table_names_every_scorer():
+def test_the_table_names_every_scorer(tmp_path):
     assert set(SCORERS) <= set(scorer_names())
-    columns = [column.name for name in scorer_names() for column in make_scorer(name, {}).columns]
+    made = [make(name, tmp_path) for name in scorer_names()]
+    columns = [column.name for scorer in made for column in scorer.columns]
     assert len(set(columns)) == len(columns)
 
 
@@ -138,7 +159,7 @@ def test_ten_megabytes(scorer, unit):
 
 
 def test_picklable_before_setup(scorer):
-    fresh = make_scorer(scorer.name, {})
+    fresh = replace(scorer)
     copy = pickle.loads(pickle.dumps(fresh))
     assert copy == fresh
     assert copy.fingerprint() == fresh.fingerprint() == scorer.fingerprint()
@@ -152,14 +173,14 @@ def test_options_are_fields_and_change_the_fingerprint(scorer, monkeypatch):
     fingerprint = scorer.fingerprint()
     assert len(fingerprint) == 16
     monkeypatch.setattr(scorer_type, "version", scorer.version + 1)
-    assert make_scorer(scorer.name, {}).fingerprint() != fingerprint
+    assert replace(scorer).fingerprint() != fingerprint
     monkeypatch.undo()
     options = OTHER_OPTIONS.get(scorer.name, {})
     assert {field.name for field in fields(scorer)} == set(options)
     for option, value in options.items():
-        other = make_scorer(scorer.name, {option: value})
+        other = replace(scorer, **{option: value})
         monkeypatch.setattr(scorer_type, "model_digests", lambda self: {})
-        assert other.fingerprint() != make_scorer(scorer.name, {}).fingerprint()
+        assert other.fingerprint() != replace(scorer).fingerprint()
         monkeypatch.undo()
 
 
