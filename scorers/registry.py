@@ -121,6 +121,9 @@ def _nearest(found: str, allowed: list[str]) -> str:
 
 
 def _type_name(annotation: Any) -> str:
-    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    names = ["None" if member is NoneType else getattr(member, "__name__", str(member)) for member in members]
-    return " | ".join(names).replace("typing.", "")
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(map(_type_name, get_args(annotation)))
+    if annotation is NoneType:
+        return "None"
+    is_plain = isinstance(annotation, type) and not get_args(annotation)
+    return annotation.__name__ if is_plain else str(annotation).replace("typing.", "")
