@@ -6,7 +6,7 @@ what is allowed and the nearest valid name.
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from difflib import get_close_matches
 from fractions import Fraction
@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from gristmill.pipelines import files
-from gristmill.scorers.base import RecipeError
+from gristmill.scorers.base import RecipeError, ScorerError
+from gristmill.scorers.registry import path_options
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -425,8 +426,25 @@ def _with_absolute_paths(recipe: Recipe, folder: str) -> Recipe:
             "block": Block(
                 **{kind: [absolute(p) for p in paths] for kind, paths in recipe.block.model_dump().items()}
             ),
+            "score": [
+                {name: _with_absolute_models(name, options, absolute)}
+                for name, options in recipe.scorer_options().items()
+            ],
         }
     )
+
+
+def _with_absolute_models(
+    name: str, options: dict[str, Any], absolute: Callable[[str], str]
+) -> dict[str, Any]:
+    try:
+        paths = path_options(name)
+    except ScorerError:  # named, with its place, when the scorers are built
+        return options
+    return {
+        option: absolute(value) if option in paths and isinstance(value, str) else value
+        for option, value in options.items()
+    }
 
 
 def _unreachable(recipe: Recipe) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The `tokens` scorer, with tokenizers made on the spot."""
 
 import pytest
+from gristmill.pipelines.recipe import load_recipe
 from gristmill.scorers.base import ScorerError
 from gristmill.scorers.registry import make_scorer
 from gristmill.scorers.text import TextBatch
@@ -44,3 +45,14 @@ def test_a_missing_or_wrong_file_is_refused(tmp_path):
         make_scorer("tokens", {"tokenizer": str(tmp_path)}).setup()
     with pytest.raises(ScorerError, match="option 'tokenizer' is missing"):
         make_scorer("tokens", {})
+
+
+def test_a_recipe_names_its_models_relative_to_itself(tokenizer_folder):
+    (tokenizer_folder / "recipe.yaml").write_text(
+        "workspace: mill\ncorpus: [{path: a.jsonl, source: a}]\nscore: [rules, tokens: {tokenizer: tokenizer.json}]\n"
+    )
+    recipe = load_recipe(str(tokenizer_folder / "recipe.yaml"))
+    assert recipe.scorer_options() == {
+        "rules": {},
+        "tokens": {"tokenizer": str(tokenizer_folder / "tokenizer.json")},
+    }
