@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 from gristmill.pipelines.recipe import Input
-from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject
+from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject, replace_surrogates
 from gristmill.pipelines.streams import DamagedStream, read_chunks
 
 URL_FIELDS = ("url", "metadata.url", "metadata.WARC-Target-URI", "metadata.warc_target_uri")
@@ -154,7 +154,7 @@ def _load(line: bytes) -> tuple[Any, bool, str | None]:
         record = json.loads(line.decode(), parse_constant=lambda _: None, parse_float=_finite)
         _may_be_rounded(record)
         whole = json.dumps(record, ensure_ascii=False)
-        sound = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        sound = replace_surrogates(whole)
         return json.loads(sound), sound != whole, None
     except UnicodeDecodeError as error:
         return None, False, f"invalid_utf8: {error.reason} at byte {error.start} of the line"

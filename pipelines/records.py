@@ -5,7 +5,7 @@ from binascii import hexlify
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
 from itertools import compress
@@ -20,7 +20,10 @@ from gristmill.scorers import schema
 from gristmill.scorers.duplicates import hash128
 
 HEAD_BYTES = 200
-HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/?#:]*)"
+MAX_DATE_CHARS = 64
+DIGITS = {4: "%Y", 8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+MONTH = re.compile(r"\d{4}-\d{2}")
+HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>\[[^\]]*\]|[^/?#:]*)"
 
 
 @dataclass(frozen=True)
@@ -226,26 +229,47 @@ def hosts(urls: pa.StringArray) -> pa.StringArray:
 
 
 def parse_created(value: Any) -> datetime | None:
-    """A date as the field writes it: ISO 8601, HTTP, or seconds or milliseconds since 1970; None if it is none."""
-    if value is None or isinstance(value, bool):
-        return None
+    """A date as the field writes it, None if it is none.
+
+    ISO 8601, also a year or a month alone; 14 digits, as web archives write; HTTP; seconds or milliseconds since 1970,
+    where numbers from 1000 to 2999 are years. What names no time zone is UTC.
+    """
     try:
-        if isinstance(value, (int, float)):
-            return datetime.fromtimestamp(value / 1000 if abs(value) > 1e11 else value, UTC)
-        if isinstance(value, datetime):
-            moment = value
-        elif re.match(r"\d{4}", str(value)):
-            moment = datetime.fromisoformat(str(value).strip())
-        else:
-            moment = parsedate_to_datetime(str(value))
+        moment = _parse_moment(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError, OSError, TypeError):
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _parse_moment(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if 1000 <= value < 3000:
+            return datetime(int(value), 1, 1)
+        return datetime.fromtimestamp(value / 1000 if abs(value) > 1e11 else value, UTC)
+    if not isinstance(value, str) or len(value) > MAX_DATE_CHARS:
+        raise ValueError("no date")
+    text = value.strip().removesuffix(" UTC")
+    if form := DIGITS.get(len(text)) if text.isdecimal() else None:
+        return datetime.strptime(text, form)
+    if text.isdecimal():
+        return _parse_moment(int(text))
+    if MONTH.fullmatch(text):
+        return datetime.fromisoformat(f"{text}-01")
+    return datetime.fromisoformat(text) if text[:4].isdecimal() else parsedate_to_datetime(text)
+
+
+def replace_surrogates(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate, which UTF-8 and so Arrow cannot hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def rejects_table(rejects: Iterable[Reject]) -> pa.Table:
     """Rejects as rows of their schema."""
-    rows = list(rejects)
+    rows = [(*map(replace_surrogates, reject[:3]), reject.head) for reject in rejects]
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema.REJECTS)
     return pa.table(
         [pa.array(c, f.type) for c, f in zip(columns, schema.REJECTS, strict=True)], schema=schema.REJECTS
