@@ -427,7 +427,7 @@ def _with_absolute_paths(recipe: Recipe, folder: str) -> Recipe:
                 **{kind: [absolute(p) for p in paths] for kind, paths in recipe.block.model_dump().items()}
             ),
             "score": [
-                {name: _with_absolute_models(name, options, absolute)}
+                {name: _with_absolute_models(name, options, absolute)} if options else name
                 for name, options in recipe.scorer_options().items()
             ],
         }

@@ -1,0 +1,92 @@
+"""Every command and every printed answer of the README is real."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gristmill.scorers.text import TextBatch
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(section: str) -> list[tuple[str, str]]:
+    """Language and content of the fenced blocks of one section."""
+    return BLOCK.findall(README.split(f"\n## {section}\n")[1].split("\n## ")[0])
+
+
+def run(command: str, folder: Path) -> str:
+    """What a command prints, run where the README's reader would be."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def without_padding(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def walkthrough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the commands of the walk-through were run and their answers compared."""
+    folder = tmp_path_factory.mktemp("readme")
+    printed = ""
+    for language, content in blocks("A recipe, start to finish"):
+        match language:
+            case "bash":
+                printed = run(content, folder)
+            case "yaml":
+                (folder / "recipe.yaml").write_text(content)
+            case "text":
+                assert without_padding(printed) == without_padding(content)
+            case "python":
+                run(f"python - <<'EOF'\n{content}\nEOF", folder)
+    return folder
+
+
+def test_the_walk_through_prints_what_the_readme_says(walkthrough: Path) -> None:
+    assert (walkthrough / "mill/datasets/small/manifest.json").exists()
+
+
+def test_the_two_commands_are_make_targets() -> None:
+    (block,) = [content for language, content in blocks("Start") if language == "bash"]
+    assert block.split("\n")[:-1] == ["make demo", "make test"]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"install", "demo", "test", "lint", "bench"} <= set(targets)
+
+
+def test_the_tree_names_every_folder_and_no_other() -> None:
+    (_, tree), (_, workspace) = blocks("Where things are")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = {
+        path.split("/")[0] for path in tracked.splitlines() if "/" in path and not path.startswith(".")
+    }
+    assert set(re.findall(r"^(\w+)/", tree, re.MULTILINE)) == folders
+    assert {"corpus", "documents", "scores", "decisions", "datasets"} <= set(
+        re.findall(r"^(\w+)/", workspace, re.MULTILINE)
+    )
+
+
+def test_the_scorer_of_the_readme_scores() -> None:
+    code = next(content for language, content in blocks("A scorer of your own") if language == "python")
+    module = type(sys)("my_package.scorers")
+    sys.modules["my_package.scorers"] = module
+    try:
+        exec(code, module.__dict__)
+        scores = module.Exclamations(mark="?").score(TextBatch.from_texts(["", "What? Why?"]))
+    finally:
+        del sys.modules["my_package.scorers"]
+    assert scores.to_pydict() == {"num_exclamations": [0, 2]}
