@@ -7,7 +7,10 @@ process for one worker, `multi_processing` otherwise.
 import argparse
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -25,12 +28,13 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProv
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.resources import AcceleratorHint
 from gristmill.scorers import base
-from gristmill.scorers.base import GristmillError, RecipeError
+from gristmill.scorers.base import GristmillError, RecipeError, WorkspaceError
 
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 LOCAL_NAMES = (None, "directrunner", "direct", "fnapirunner", "fnapi", LOCAL_RUNNER.lower())
 QUIET = {"__main__": "ERROR"}
 """A local worker process warns of a staging folder that only remote workers have."""
+WATCHING_THREAD = "run_worker"
 RAISED = re.compile(
     rf"(?:{re.escape(base.__name__)}\.)?(\w+Error): (.*?)(?: \[while running|\n|\Z)", re.DOTALL
 )
@@ -89,7 +93,7 @@ def run_pipeline(options: PipelineOptions, build: Callable[[beam.Pipeline], obje
         GristmillError: The worker's own, without the runner's traceback around it.
     """
     try:
-        with beam.Pipeline(_local_runner(options), options=options) as pipeline:
+        with _deaths_noticed(), beam.Pipeline(_local_runner(options), options=options) as pipeline:
             build(pipeline)
     except GristmillError:
         raise
@@ -98,6 +102,42 @@ def run_pipeline(options: PipelineOptions, build: Callable[[beam.Pipeline], obje
             raise cause from error
         raise
     return pipeline.result
+
+
+@contextmanager
+def _deaths_noticed() -> Iterator[None]:
+    """Make an error of the death of a local worker process, on which Beam's local runner would wait for ever.
+
+    Beam's thread that watches over the process raises; that interrupts the main thread here, the only one that a
+    signal can interrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    deaths: list[threading.ExceptHookArgs] = []
+    otherwise = threading.excepthook
+
+    def notice(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is not None and failure.thread.name == WATCHING_THREAD:
+            deaths.append(failure)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        else:
+            otherwise(failure)
+
+    threading.excepthook = notice
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not deaths:
+            raise
+        raise WorkspaceError(
+            f"a worker process died ({deaths[0].exc_value}); was memory short? What is committed stays: run again, "
+            "with fewer workers"
+        ) from None
+    finally:
+        threading.excepthook = otherwise
+        signal.signal(signal.SIGUSR1, before)
 
 
 def _local_runner(options: PipelineOptions) -> FnApiRunner | None:
