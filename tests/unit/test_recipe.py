@@ -60,7 +60,7 @@ def test_the_base_recipe_is_sound(tmp_path):
     recipe = load(tmp_path, BASE)
     assert recipe.workspace == f"{tmp_path}/mill"
     assert recipe.corpus[0].path == f"{tmp_path}/crawl/*.jsonl"
-    assert recipe.scorer_options() == {"rules": {}, "language": {"model": "lid.bin"}}
+    assert recipe.scorer_options() == {"rules": {}, "language": {"model": f"{tmp_path}/lid.bin"}}
     assert recipe.select[0].steps() == ["empty", "block", "english", "duplicate", "quota", "sample", "top"]
     assert recipe.select[0].top.keep == Fraction(1, 16)
 
