@@ -196,8 +196,10 @@ def _no_text(record: dict[str, Any], name: str, found: Any) -> str:
 
 
 def as_string(value: Any) -> str | None:
-    """A user's id or url as a string; what is not one already is written as JSON."""
-    return value if value is None or isinstance(value, str) else dump(value)
+    """A user's id or url as a string; numbers, lists and objects are written as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return dump(value) if isinstance(value, (int, float, list, dict)) else _plain(value)
 
 
 def dump(value: Any) -> str:
