@@ -4,12 +4,16 @@
 decisions and datasets follow this list, never a glob.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
+import pyarrow.parquet as pq
+from gristmill.pipelines import files
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, require_footer
 from gristmill.pipelines.plan_splits import IngestPlan
 from gristmill.pipelines.read_documents import STAGE, ledger_row, shard_names
 from gristmill.pipelines.score_documents import Shard
+from gristmill.pipelines.scratch import scratch_database
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import CorpusError, WorkspaceError
 
@@ -50,6 +54,23 @@ def read_corpus(workspace: Workspace) -> list[Shard]:
     if content is None:
         raise CorpusError(f"{workspace.root}: no corpus yet; run `gristmill ingest` or `gristmill run` first")
     return [Shard(**shard) for shard in content]
+
+
+def count_duplicate_ids(workspace: Workspace, shards: Sequence[Shard]) -> int:
+    """How many of the users' own ids several documents of one source share.
+
+    Ids are grouped on the launcher's temporary disk, a few dozen bytes a document.
+    """
+    with scratch_database() as connection:
+        connection.execute("CREATE TABLE ids (source VARCHAR, id VARCHAR)")
+        for shard in shards:
+            with files.open_read(workspace.documents(shard.name)) as file:
+                connection.register("shard", pq.read_table(file, columns=["source", "id"]))
+            connection.execute("INSERT INTO ids SELECT source, id FROM shard WHERE id IS NOT NULL")
+            connection.unregister("shard")
+        shared = "SELECT 1 FROM ids GROUP BY source, id HAVING count(*) > 1"
+        (count,) = connection.execute(f"SELECT count(*) FROM ({shared})").fetchone() or (0,)
+    return int(count)
 
 
 def check_reject_rate(rows: list[LedgerRow], max_reject_rate: float) -> None:

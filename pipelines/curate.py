@@ -21,7 +21,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 from gristmill.pipelines import dataset_card, files, write_dataset
-from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, read_corpus
+from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
 from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
 from gristmill.pipelines.progress import QuietReporter, Reporter, watched
@@ -103,6 +103,11 @@ class Curation:
                 plan = self.plan_ingest(workspace)
                 summary.notes += plan.warnings
                 shards, summary.ingested = self.ingest(workspace, plan)
+                if plan.num_new_files and (count := count_duplicate_ids(workspace, shards)):
+                    summary.notes.append(
+                        f"{count:,} ids are shared by several documents of a source; doc_ids tell them apart "
+                        "(`gristmill sql WORKSPACE --query duplicate_ids`)"
+                    )
             else:
                 shards = read_corpus(workspace)
             if "score" in stages:

@@ -2,17 +2,14 @@
 
 A first pass judges every document by the block lists and predicates and keeps, in a temporary DuckDB file, one
 narrow row a document (about 60 bytes on disk before compression). Duplicates and budgets are settled on those rows;
-a last pass writes the decisions. DuckDB spills to disk beyond `MEMORY_LIMIT`, so memory does not grow with the corpus;
+a last pass writes the decisions. DuckDB spills to disk beyond 2 GB, so memory does not grow with the corpus;
 disk does, and time does, linearly. The launcher needs 60 GB of temporary disk for 10^9 documents.
 """
 
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -27,12 +24,12 @@ from gristmill.pipelines.budget import find_cut, random_keys
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, read_footer, write_side_file
 from gristmill.pipelines.recipe import Block
 from gristmill.pipelines.score_documents import Shard
+from gristmill.pipelines.scratch import scratch_database
 from gristmill.pipelines.select_sql import RANDOM_KEY, CompiledSelection, quote
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import Scorer, SelectionError
 
-MEMORY_LIMIT = "2GB"
 QUOTA_SEED = 1 << 32
 BLOCKED = {"hosts": "host", "urls": "url", "ids": "id", "doc_ids": "doc_id"}
 
@@ -149,7 +146,7 @@ def _decide(
 ) -> tuple[list[FunnelStep], str]:
     """The funnel, and a digest of which documents are kept."""
     started = time.monotonic()
-    with _temporary_database() as connection:
+    with scratch_database() as connection:
         judge = _Judge(connection, compiled, block_lists)
         for number, shard in enumerate(shards):
             table = read_columns(workspace, shard, scorers, compiled.columns)
@@ -185,19 +182,6 @@ def kept_digest(kept: Iterable[npt.NDArray[np.bool_]]) -> str:
     for of_shard in kept:
         state.update(np.packbits(of_shard).tobytes())
     return state.hexdigest()
-
-
-@contextmanager
-def _temporary_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    with tempfile.TemporaryDirectory(prefix="gristmill-select-") as folder:
-        connection = duckdb.connect(str(Path(folder) / "select.duckdb"))
-        try:
-            connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = {quote(folder)}")
-            connection.execute("SET arrow_lossless_conversion = true")
-            sql.install_macros(connection)
-            yield connection
-        finally:
-            connection.close()
 
 
 def read_columns(
