@@ -13,6 +13,7 @@ from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Rejec
 from gristmill.scorers.base import RecipeError
 
 MAX_ROWS_A_BATCH = 1024
+DAMAGE = (pa.ArrowException, OSError, ValueError)
 STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 
@@ -26,7 +27,7 @@ def read_metadata(path: str, fields: Input) -> pq.FileMetaData | None:
         with files.open_read(path) as source:
             file = pq.ParquetFile(source)
             schema, metadata = file.schema_arrow, file.metadata
-    except (pa.ArrowException, OSError):
+    except DAMAGE:
         return None
     for name in schema.names:
         if schema.names.count(name) > 1:
@@ -55,7 +56,7 @@ def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> I
     with files.open_read(piece.path) as source:
         try:
             file = pq.ParquetFile(source, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGE as error:
             source.seek(0)
             reject = Reject(piece.path, "file", f"not_parquet: {_first_line(error)}", source.read(HEAD_BYTES))
             yield Block(piece, 0, None, 0, [reject])
@@ -71,7 +72,7 @@ def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> I
                 for batch in file.iter_batches(num_rows, row_groups=[number]):
                     yield Block(piece, row, batch, batch.nbytes)
                     row += len(batch)
-            except (pa.ArrowException, OSError) as error:
+            except DAMAGE as error:
                 reason = f"damaged_row_group: {_first_line(error)}; lost {end - row} rows"
                 yield Block(piece, row, None, 0, [Reject(piece.path, str(row), reason, b"")])
             row = end

@@ -309,6 +309,14 @@ def test_a_page_checksum_is_checked(tmp_path):
     assert [r.reason.partition(":")[0] for r in joined(parsed, "rejects")] == ["damaged_row_group"]
 
 
+def test_a_footer_that_is_not_unicode(tmp_path):
+    path = write_table(tmp_path / "a.parquet", {"text": ["a"]}, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"text", b"tex\xf4"))
+    assert parquet.read_metadata(str(path), FIELDS) is None
+    (records,) = read(path)
+    assert [r.reason.partition(":")[0] for r in records.rejects] == ["not_parquet"]
+
+
 def test_any_flipped_byte_is_survived(tmp_path):
     columns = {
         "text": [f"text {n} ä" for n in range(50)],
