@@ -1,7 +1,7 @@
 """Answers of SQL queries in the formats of the command line."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, BinaryIO
 
@@ -31,27 +31,33 @@ def write_answer(answer: pa.Table, form: str, output: str | None) -> None:
 def _write(answer: pa.Table, form: str, sink: BinaryIO) -> None:
     match form:
         case "csv":
-            pa.csv.write_csv(_flat(answer), sink)
+            pa.csv.write_csv(_as_text(answer, _is_not_for_csv), sink)
         case "json":
             sink.write(orjson.dumps(answer.to_pylist(), default=_plain, option=orjson.OPT_INDENT_2) + b"\n")
         case "parquet":
-            pa.parquet.write_table(answer, sink)
+            pa.parquet.write_table(_as_text(answer, _is_duckdbs), sink)
         case _:
             lines = ["\t".join(answer.column_names)]
             lines += ["\t".join(as_text(value) for value in row.values()) for row in answer.to_pylist()]
             sink.write(("\n".join(lines) + "\n").encode())
 
 
-def _flat(answer: pa.Table) -> pa.Table:
-    """Nested columns as JSON text, which CSV can hold."""
+def _as_text(answer: pa.Table, is_text: Callable[[pa.DataType], bool]) -> pa.Table:
+    """The same rows, columns of some types as text (JSON where they are nested)."""
     for position, field in enumerate(answer.schema):
-        if pa.types.is_nested(field.type):
-            text = [
-                None if value is None else orjson.dumps(value, default=_plain).decode()
-                for value in answer[position].to_pylist()
-            ]
+        if is_text(field.type):
+            text = [None if value is None else as_text(value) for value in answer[position].to_pylist()]
             answer = answer.set_column(position, field.name, pa.array(text, pa.string()))
     return answer
+
+
+def _is_not_for_csv(kind: pa.DataType) -> bool:
+    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or _is_duckdbs(kind)
+
+
+def _is_duckdbs(kind: pa.DataType) -> bool:
+    """Whether a type is one of DuckDB's that neither CSV nor Parquet knows."""
+    return pa.types.is_interval(kind)
 
 
 def as_text(value: Any) -> str:
@@ -64,12 +70,15 @@ def as_text(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, (list, dict)):
         return orjson.dumps(value, default=_plain).decode()
-    return str(value).replace("\n", "\\n")
+    text = str(_plain(value) if isinstance(value, bytes) else value)
+    return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        if value != value.to_integral_value():
+            return float(value)
+        return int(value) if abs(value) < 2**63 else str(value)  # JSON's readers know no larger ones
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return str(value)

@@ -76,9 +76,21 @@ def run_query(connection: duckdb.DuckDBPyConnection, text: str) -> pa.Table:
         if kinds not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
             found = ", ".join(kind.name for kind in kinds) or "nothing"
             raise QueryError(f"expected one SELECT; found {found}. The workspace is read-only in SQL")
-        return connection.sql(text).to_arrow_table()
+        answer = connection.sql(text).to_arrow_table()
     except duckdb.Error as error:
         raise QueryError(str(error).partition("\n")[0] + _hint(str(error))) from error
+    return answer.rename_columns(_distinct(answer.column_names))
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Column names of which none hides another: `x`, `x_1`, as DuckDB names them in a table."""
+    found: list[str] = []
+    for name in names:
+        number, candidate = 0, name
+        while candidate in found:
+            number, candidate = number + 1, f"{name}_{number + 1}"
+        found.append(candidate)
+    return found
 
 
 def named_query(connection: duckdb.DuckDBPyConnection, name: str, parameters: Mapping[str, str]) -> str:

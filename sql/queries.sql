@@ -80,17 +80,21 @@ GROUP BY source
 ORDER BY source
 
 -- name: dropped_from_host
--- One row per document of a host that a selection dropped, and why.
+-- One row per selection and document of a host that it dropped, and why.
 -- parameter: host text
-SELECT selection, url, step, reason, num_chars
+SELECT selection, doc_id, url, step, reason, num_chars
 FROM decisions JOIN documents USING (doc_id)
 WHERE NOT kept AND host = {host}
-ORDER BY selection, step, url
+ORDER BY selection, step, url, doc_id
 
 -- name: largest_clusters
 -- One row per duplicate cluster, the 50 largest first.
-SELECT cluster_id, count(*) AS num_documents, list(DISTINCT source ORDER BY source) AS sources, any_value(representative) AS representative
-FROM duplicates
+SELECT
+    cluster_id,
+    count(*) AS num_documents,
+    list(DISTINCT source ORDER BY source) AS sources,
+    any_value(representative) AS representative
+FROM duplicates JOIN documents USING (doc_id)
 GROUP BY cluster_id
 ORDER BY num_documents DESC, cluster_id
 LIMIT 50
