@@ -60,7 +60,8 @@ def open_catalog(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(str(database), read_only=True)
     connection.register("texts", _texts(workspace))
     connection.execute(f"SET allowed_directories = [{quote(str(folder))}]")
-    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+    connection.execute("SET enable_progress_bar = false; SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
     return connection
 
 

@@ -19,7 +19,7 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
         connection = duckdb.connect(str(Path(folder) / "scratch.duckdb"))
         try:
             connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = {quote(folder)}")
-            connection.execute("SET arrow_lossless_conversion = true")
+            connection.execute("SET arrow_lossless_conversion = true; SET enable_progress_bar = false")
             sql.install_macros(connection)
             yield connection
         finally:
