@@ -204,7 +204,8 @@ class Curation:
         check_keep_rates(compiled, [FunnelStep(**step) for step in decisions["funnel"]])
         identity = blake2b(repr((decisions["kept"], parents, export)).encode(), digest_size=16).hexdigest()
         manifest = workspace.read_json("datasets", name, "manifest.json")
-        if manifest is not None and manifest["identity"] == identity:
+        recipe = self.recipe.model_dump(mode="json", exclude={"workspace"})
+        if manifest is not None and (manifest["identity"], manifest["recipe"]) == (identity, recipe):
             paths = [workspace.dataset(name, file["name"]) for file in manifest["files"]]
             if all(map(files.exists, paths)):
                 return manifest
@@ -219,7 +220,7 @@ class Curation:
         provenance = {
             "identity": identity,
             "parents": parents,
-            "recipe": self.recipe.model_dump(mode="json", exclude={"workspace"}),
+            "recipe": recipe,
             "gristmill": version("gristmill"),
         }
         card = dataset_card.render(workspace, self.recipe, compiled.selection, self.scorers)
