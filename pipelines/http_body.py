@@ -74,12 +74,12 @@ def _inflate(body: bytes, max_bytes: int) -> bytes:
 
 def _unbrotli(body: bytes, max_bytes: int) -> bytes:
     decompressor = brotli.Decompressor()
-    text = bytearray(decompressor.process(body, output_buffer_limit=max_bytes))
-    while len(text) < max_bytes and not decompressor.can_accept_more_data():
-        more = decompressor.process(b"", output_buffer_limit=max_bytes)
-        if not more:
-            break
+    text = bytearray()
+    while len(text) < max_bytes and (more := decompressor.process(body, output_buffer_limit=max_bytes)):
         text += more
+        body = b""  # further calls give what is still inside: the limit only bounds what one of them returns
+        if decompressor.is_finished():
+            break
     return bytes(text[:max_bytes])
 
 
