@@ -5,16 +5,19 @@ One reader a stream: gzip, zstd, bzip2 and xz cannot be entered in the middle, s
 
 import bz2
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from backports import zstd
 from gristmill.pipelines import files
 
 CHUNK_BYTES = 1 << 20
+GZIP_MAGIC = b"\x1f\x8b\x08"
+PROBE_BYTES = 4096
 FEED_BYTES = 1 << 16
 """Compressed bytes decoded at a time: damage costs what is decoded together with it."""
 MAX_DICTIONARY_BYTES = 512 << 20
@@ -31,11 +34,13 @@ class DamagedStream(Exception):
         num_lost: Bytes of the file, from the last `FEED_BYTES` that were decoded on, that nothing came of; 0 where
             the file ends too early, for nobody knows how much is missing.
         cause: What the decoder said.
+        member: Byte of the file that the damaged member starts at.
     """
 
     offset: int
     num_lost: int
     cause: str
+    member: int = 0
 
 
 class Decompressor(Protocol):
@@ -85,42 +90,52 @@ def compression_of(path: str) -> str | None:
     return next((kind for suffix, kind in SUFFIXES.items() if path.lower().endswith(suffix)), None)
 
 
+class _Source:
+    """A file that knows where it is."""
+
+    def __init__(self, file: BinaryIO, position: int) -> None:
+        self._file = file
+        self.position = position
+        if position:
+            file.seek(position)
+
+    def read(self, size: int) -> bytes:
+        chunk = self._file.read(size)
+        self.position += len(chunk)
+        return chunk
+
+    def num_left(self) -> int:
+        self._file.seek(0, os.SEEK_END)
+        return self._file.tell() - self.position
+
+
 def read_chunks(path: str, start: int = 0) -> Generator[bytes, None, None]:
     """Uncompressed bytes of a file in chunks of at most `CHUNK_BYTES`.
 
     Args:
         path: Any path Beam can open; its suffix tells the compression.
-        start: Byte to start at; 0 for compressed files.
+        start: Byte of the file to start at; where it is compressed, the first one of a member.
 
     Raises:
         DamagedStream: After the last byte that could be read.
         OSError: If the file cannot be opened.
     """
-    offset = start
+    kind = compression_of(path)
+    offset = 0 if kind else start
     with files.open_read(path) as file:
-
-        def read(size: int) -> bytes:
-            try:
-                return file.read(size)
-            except OSError as error:
-                raise DamagedStream(offset, 0, f"cannot be read further: {error}") from error
-
-        kind = compression_of(path)
-        if start:
-            file.seek(start)
-        chunks = (
-            iter(lambda: read(CHUNK_BYTES), b"") if kind is None else _decompress(read, DECOMPRESSORS[kind])
-        )
-        for chunk in chunks:
-            offset += len(chunk)
-            yield chunk
+        source = _Source(file, start)
+        whole = partial(source.read, CHUNK_BYTES)
+        try:
+            for chunk in _decompress(source, DECOMPRESSORS[kind]) if kind else iter(whole, b""):
+                offset += len(chunk)
+                yield chunk
+        except OSError as error:
+            raise DamagedStream(offset, 0, f"cannot be read further: {error}") from error
 
 
-def _decompress(
-    read: Callable[[int], bytes], make_decompressor: Callable[[], Decompressor]
-) -> Iterator[bytes]:
+def _decompress(source: _Source, make_decompressor: Callable[[], Decompressor]) -> Iterator[bytes]:
     decompressor = make_decompressor()
-    offset = num_members = 0
+    offset = num_members = member = 0
     fed = pending = b""  # bytes of the current member: the last ones given to the decompressor, and the next
     while True:
         if decompressor.eof:
@@ -128,22 +143,54 @@ def _decompress(
             num_members += 1
             fed = b""
         if not pending and decompressor.needs_input:
-            pending = read(FEED_BYTES)
+            pending = source.read(FEED_BYTES)
             if not pending:
                 if fed:
-                    raise DamagedStream(offset, 0, "the stream ends inside a member")
+                    raise DamagedStream(offset, 0, "the stream ends inside a member", member)
                 return
         if num_members and not fed:  # tapes and block devices pad members with zeros
             pending = pending.lstrip(b"\0")
             if not pending:
                 continue
+        if not fed:
+            member = source.position - len(pending)
         fed = pending or fed
         try:
             chunk = decompressor.decompress(pending, CHUNK_BYTES)
         except (zlib.error, OSError, lzma.LZMAError, zstd.ZstdError, EOFError) as error:
-            num_after = sum(map(len, iter(lambda: read(CHUNK_BYTES), b"")))
-            raise DamagedStream(offset, len(fed) + num_after, str(error)) from error
+            raise DamagedStream(offset, len(fed) + source.num_left(), str(error), member) from error
         pending = b""
         offset += len(chunk)
         if chunk:
             yield chunk
+
+
+def find_member(path: str, start: int, magic: bytes) -> int | None:
+    """Where the next gzip member of a file starts, None where there is none.
+
+    Args:
+        path: A gzip file.
+        start: Byte of the file to search from.
+        magic: What the member's uncompressed bytes start with, which tells a member from chance.
+    """
+    held = b""
+    with files.open_read(path) as file:
+        file.seek(start)
+        while more := file.read(CHUNK_BYTES):
+            held += more
+            while (place := held.find(GZIP_MAGIC)) >= 0:
+                start, held = start + place, held[place:]
+                if len(held) < PROBE_BYTES:
+                    held += file.read(PROBE_BYTES)
+                if _starts_with(magic, held[:PROBE_BYTES]):
+                    return start
+                start, held = start + 1, held[1:]
+            start, held = start + max(len(held) - 2, 0), held[-2:]
+    return None
+
+
+def _starts_with(magic: bytes, member: bytes) -> bool:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(member, len(magic)) == magic
+    except zlib.error:
+        return False

@@ -11,10 +11,12 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from gristmill.pipelines.extract_html import Extractor
 from gristmill.pipelines.http_body import decode_body
 from gristmill.pipelines.recipe import Input
-from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject
-from gristmill.pipelines.streams import DamagedStream, read_chunks
+from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject, replace_surrogates
+from gristmill.pipelines.streams import DamagedStream, compression_of, find_member, read_chunks
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
+VERSION = b"WARC/"
+TAIL_BYTES = 1 << 16
 
 
 class Page(NamedTuple):
@@ -35,18 +37,26 @@ class _ChunkStream:
     Record positions are then uncompressed offsets, and damage is noticed, which FastWARC takes for the end.
     """
 
-    def __init__(self, path: str) -> None:
-        self._chunks = read_chunks(path)
+    def __init__(self, path: str, start: int) -> None:
+        self._chunks = read_chunks(path, start)
         self._held = b""
         self._position = 0
+        self._tail = b""
 
     def read(self, size: int = -1) -> bytes:
         if not self._held:
             self._held = next(self._chunks, b"")
+            self._tail = (self._tail + self._held)[-TAIL_BYTES:]
         cut = size if size >= 0 else len(self._held)
         data, self._held = self._held[:cut], self._held[cut:]
         self._position += len(data)
         return data
+
+    def cut_header(self) -> int | None:
+        """Where the header of a record starts that the archive ends in, which FastWARC takes for the end."""
+        rest = self._tail.rpartition(b"\r\n\r\n")[2]
+        is_header = rest.startswith(VERSION) or (rest and VERSION.startswith(rest))
+        return self._position - len(rest) if is_header else None
 
     def close(self) -> None:
         self._chunks.close()
@@ -61,7 +71,10 @@ class _ChunkStream:
 
 
 def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> Iterator[Block]:
-    """Cut an archive into blocks of captured records; damage becomes one reject with the bytes lost.
+    """Cut an archive into blocks of captured records.
+
+    Damage becomes one reject with the bytes lost; where every record is a gzip member of its own, as archives should
+    be made, reading goes on with the next member.
 
     Args:
         piece: A whole archive.
@@ -70,47 +83,66 @@ def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> I
     """
     pages: list[Page] = []
     rejects: list[Reject] = []
-    num_bytes = offset = 0
+    num_bytes = base = 0
+    start: int | None = 0
 
     def cut() -> Block:
         nonlocal num_bytes
-        block = Block(piece, offset, list(pages), num_bytes, list(rejects))
+        block = Block(piece, pages[0].offset if pages else 0, list(pages), num_bytes, list(rejects))
         pages.clear()
         rejects.clear()
         num_bytes = 0
         return block
 
-    kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
-    try:
-        for record in ArchiveIterator(_ChunkStream(piece.path), record_types=kinds, auto_decode="none"):
-            offset = record.stream_pos
-            page = _capture(record, max_document_bytes)
-            if isinstance(page, str):
-                rejects.append(
-                    Reject(piece.path, str(offset), page, (_url(record) or "").encode()[:HEAD_BYTES])
-                )
-            else:
-                pages.append(page)
-                num_bytes += len(page.body)
-            if num_bytes >= block_bytes:
-                yield cut()
-    except DamagedStream as damage:
-        reason = f"damaged_stream: {damage.cause}; lost {damage.num_lost} compressed bytes"
-        rejects.append(Reject(piece.path, str(damage.offset), reason, b""))
-    except OSError as error:
-        rejects.append(
-            Reject(piece.path, str(offset), f"damaged_archive: {error} after the record here", b"")
-        )
+    while start is not None:
+        try:
+            for page in _read_pages(piece, start, base, max_document_bytes):
+                if isinstance(page, Reject):
+                    rejects.append(page)
+                else:
+                    pages.append(page)
+                    num_bytes += len(page.body)
+                if num_bytes >= block_bytes:
+                    yield cut()
+            start = None
+        except DamagedStream as damage:
+            base += damage.offset
+            is_gzip = compression_of(piece.path) == "gzip"
+            start = find_member(piece.path, damage.member + 1, VERSION) if is_gzip else None
+            num_lost = damage.num_lost if start is None else start - damage.member
+            reason = f"damaged_stream: {damage.cause}; lost {num_lost} compressed bytes"
+            rejects.append(Reject(piece.path, str(base), reason, b""))
     if pages or rejects:
         yield cut()
 
 
+def _read_pages(piece: Piece, start: int, base: int, max_document_bytes: int) -> Iterator[Page | Reject]:
+    """Captured records from a byte of the file on, whose uncompressed offset is `base`."""
+    stream = _ChunkStream(piece.path, start)
+    kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
+    offset = base
+    try:
+        for record in ArchiveIterator(stream, record_types=kinds, auto_decode="none"):
+            offset = base + record.stream_pos
+            page = _capture(record, offset, max_document_bytes)
+            if isinstance(page, Page):
+                yield page
+            else:
+                url = (_url(record) or "").encode("utf-8", "replace")
+                yield Reject(piece.path, str(offset), page, url[:HEAD_BYTES])
+    except OSError as error:
+        yield Reject(piece.path, str(offset), f"damaged_archive: {error} after the record here", b"")
+        return
+    if (cut := stream.cut_header()) is not None:
+        yield Reject(piece.path, str(base + cut), "truncated_record: the archive ends inside its header", b"")
+
+
 def _url(record: Any) -> str | None:
     url = record.headers.get("WARC-Target-URI")
-    return url.strip("<>") if url else None
+    return replace_surrogates(url.strip("<>")) if url else None
 
 
-def _capture(record: Any, max_document_bytes: int) -> Page | str:
+def _capture(record: Any, offset: int, max_document_bytes: int) -> Page | str:
     """The record's page, or the reason why it cannot be read."""
     is_html = True
     dropped = None
@@ -123,11 +155,9 @@ def _capture(record: Any, max_document_bytes: int) -> Page | str:
         dropped = "not_http"
     elif record.http_headers.status_code != 200:
         dropped = "http_status"
-    elif record.http_content_type not in HTML_TYPES:
+    elif (record.http_content_type or "").lower() not in HTML_TYPES:
         dropped = "not_html"
-    page = Page(
-        record.stream_pos, _url(record), record.record_date, record.http_charset, is_html, b"", dropped
-    )
+    page = Page(offset, _url(record), record.record_date, record.http_charset, is_html, b"", dropped)
     if dropped:
         return page
     num_bytes = record.content_length

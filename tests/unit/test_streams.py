@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from backports import zstd
 from gristmill.pipelines import streams
-from gristmill.pipelines.streams import CHUNK_BYTES, DamagedStream, compression_of, read_chunks
+from gristmill.pipelines.streams import CHUNK_BYTES, DamagedStream, compression_of, find_member, read_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -194,6 +194,32 @@ def test_a_disk_that_fails_half_way_is_damage_with_what_was_read(tmp_path, monke
 def test_a_file_that_is_not_there_is_an_error_not_damage(tmp_path):
     with pytest.raises(OSError, match="absent"):
         list(read_chunks(str(tmp_path / "absent.gz")))
+
+
+def test_the_member_that_is_damaged_is_named(tmp_path):
+    members = [gzip.compress(b"%d" % n * 1000) for n in range(4)]
+    path = tmp_path / "a.gz"
+    zeros = bytes(7)
+    path.write_bytes(members[0] + members[1] + zeros + members[2][:-5] + members[3])
+    held, damage = read(path)
+    assert held == b"0" * 1000 + b"1" * 1000
+    assert damage is not None
+    assert damage.member == len(members[0]) + len(members[1]) + 7
+    found = find_member(str(path), damage.member + 1, b"33")
+    assert found == path.stat().st_size - len(members[3])
+    assert read(path, found) == (b"3" * 1000, None)
+    assert find_member(str(path), found + 1, b"33") is None
+    assert find_member(str(path), 0, b"44") is None
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 5, 1000])
+def test_members_are_found_over_the_border_of_a_read(tmp_path, chunk_bytes, monkeypatch):
+    monkeypatch.setattr(streams, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(streams, "PROBE_BYTES", 30)
+    path = tmp_path / "a.gz"
+    path.write_bytes(b"\x1f\x8b\x08 by chance \x1f\x8b" + gzip.compress(b"WARC/1.0"))
+    for start in range(16):
+        assert find_member(str(path), start, b"WARC/") == 16
 
 
 @settings(max_examples=60, deadline=None)
