@@ -286,7 +286,8 @@ def test_killing_a_run_at_any_moment_loses_nothing_but_time(made, root):
             pid = int(nursery.stdout.readline())
             if seconds is not None:
                 time.sleep(seconds)
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             return int(nursery.stdout.readline())
 
         statuses = [live(chance.uniform(0.05, 1.6)) for _ in range(10)]
