@@ -52,6 +52,8 @@ from gristmill.pipelines.workspace import Workspace, locked, open_workspace
 from gristmill.scorers.base import GristmillError, RecipeError, Scorer, ScorerError, SelectionError
 from gristmill.scorers.registry import make_scorer
 
+LOCAL_SHUFFLE_BYTES = 1 << 30
+"""Text that Beam's local runner may shuffle: it holds about 4 bytes of memory a byte."""
 STAGES = ("ingest", "score", "select", "export")
 
 
@@ -228,7 +230,7 @@ class Curation:
 
     def _run_ingest(self, workspace: Workspace, plan: IngestPlan, splits: Sequence[Split]) -> PipelineResult:
         limits = Limits(plan.shard_bytes, self.recipe.max_document_bytes, sampled_share=plan.sampled_share)
-        read = ReadDocuments(workspace, limits, spread_streams=self._spreads(sum(map(is_stream, splits))))
+        read = ReadDocuments(workspace, limits, spread_streams=self._spreads(splits))
         return self._run(splits, "ReadDocuments" >> read)
 
     def _run_scores(self, workspace: Workspace, tasks: Sequence[ScoreTask]) -> PipelineResult:
@@ -257,9 +259,13 @@ class Curation:
     def _run(self, elements: Sequence[Any], transform: beam.PTransform) -> PipelineResult:
         return run_pipeline(self.options, lambda pipeline: _spread(pipeline, elements, "") | transform)
 
-    def _spreads(self, num_streams: int) -> bool:
+    def _spreads(self, splits: Sequence[Split]) -> bool:
+        """Whether to shuffle blocks of streams: where they are too few for the workers and the runner can hold them."""
+        streams = [split for split in splits if is_stream(split)]
         workers = num_workers(self.options)
-        return num_streams > 0 and (workers is None or num_streams < workers)
+        if not streams or workers is None:
+            return bool(streams)
+        return len(streams) < workers and sum(split.num_bytes for split in streams) <= LOCAL_SHUFFLE_BYTES
 
 
 def _spread(pipeline: beam.Pipeline, elements: Sequence[Any], label: str) -> beam.PCollection:

@@ -3,7 +3,7 @@
 Each split is read once, in blocks of about 8 MB, and becomes one shard or, where a compressed stream holds more,
 several. By default the worker that reads a split also parses it. With `spread_streams` the blocks of compressed
 streams and archives are shuffled first, so that only decompression is serial; Beam's local runner holds such blocks
-in memory (about 4 bytes a byte), so the launcher spreads only where there are fewer streams than workers.
+in memory (about 4 bytes a byte), so the launcher spreads only small inputs of fewer streams than workers there.
 Both ways cut the same blocks and write the same bytes.
 """
 
