@@ -6,10 +6,12 @@ renamed; on a bucket it is uploaded in one piece to its final name. A reader nev
 
 import io
 import os
+import re
 import shutil
+import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -163,6 +165,9 @@ def delete(paths: list[str]) -> None:
 
 def file_info(path: str) -> FileInfo:
     """Size and modification time of one file that is there."""
+    if is_local(path):
+        status = os.stat(path)
+        return FileInfo(path, status.st_size, status.st_mtime)
     (info,) = _match(path)
     return info
 
@@ -190,14 +195,11 @@ def list_files(pattern: str) -> list[FileInfo]:
     """
     if not is_local(pattern):
         return _match(pattern) or list_folder(pattern)
+    if os.path.isfile(pattern):  # also where its name looks like a glob
+        return [file_info(pattern)]
     if os.path.isdir(pattern):
         return list_folder(pattern)
-    if not any(character in pattern for character in "*?["):
-        return _match(pattern)
-    root = input_root(pattern)
-    if os.path.isdir(root) and not os.access(root, os.R_OK | os.X_OK):
-        raise CorpusError(f"{root}: the folder is not readable; expected read permission for this user")
-    return _match(pattern)
+    return sorted(_walk(input_root(pattern) or "/", pattern))
 
 
 def input_root(pattern: str) -> str:
@@ -225,22 +227,54 @@ def _match(pattern: str) -> list[FileInfo]:
     )
 
 
-def _walk(folder: str) -> Iterator[FileInfo]:
+def _walk(folder: str, pattern: str | None = None) -> Iterator[FileInfo]:
+    """The files below a local folder, without looking into folders that hold no match of the pattern."""
+
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise CorpusError(f"{error.filename}: the folder is not readable ({error.strerror})") from error
 
+    may_match = _matcher(pattern) if pattern else lambda path, *, is_folder: True
     if not os.path.isdir(folder):
         return
-    for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True):
-        for name in names:
-            path = os.path.join(parent, name)
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                if not os.path.lexists(path):
-                    continue  # renamed or deleted since the folder was listed
-                raise CorpusError(
-                    f"{path}: cannot be looked at ({error.strerror}); a dangling link?"
-                ) from error
-            yield FileInfo(path, status.st_size, status.st_mtime)
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if may_match(os.path.join(parent, name), is_folder=True)]
+        for path in (os.path.join(parent, name) for name in folders):
+            if os.path.islink(path) and _holds(os.path.realpath(path), os.path.realpath(parent)):
+                raise CorpusError(f"{path}: a link to a folder that holds it; remove it")
+        for path in (os.path.join(parent, name) for name in names):
+            if may_match(path, is_folder=False):
+                yield from _look_at(path)
+
+
+def _holds(folder: str, path: str) -> bool:
+    return f"{path}/".startswith(f"{folder}/")
+
+
+def _look_at(path: str) -> Iterator[FileInfo]:
+    """A file's information, nothing where it was renamed or deleted since its folder was listed."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if not os.path.lexists(path):
+            return
+        raise CorpusError(f"{path}: cannot be looked at ({error.strerror}); a dangling link?") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise CorpusError(f"{path}: not a regular file; move it, or name the files to read")
+    yield FileInfo(path, status.st_size, status.st_mtime)
+
+
+def _matcher(pattern: str) -> Callable[..., bool]:
+    """Whether a file matches a glob, or a folder may hold files that do, by the rules Beam has for buckets."""
+    parts = pattern.split("/")
+    starts = ["/".join(parts[: number + 1]) for number in range(len(parts))]
+    expressions = [re.compile(FileSystem.translate_pattern(start)) for start in starts]
+    first_deep = next((number for number, part in enumerate(parts) if "**" in part), len(parts))
+
+    def may_match(path: str, *, is_folder: bool) -> bool:
+        depth = path.count("/")
+        if not is_folder:
+            return expressions[-1].match(path) is not None
+        return depth >= first_deep or (depth < len(parts) - 1 and expressions[depth].match(path) is not None)
+
+    return may_match

@@ -5,7 +5,7 @@ that read it. Later inputs are appended; what is there keeps its numbers, so sha
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -20,6 +20,7 @@ SHARD_BYTES = 128 << 20
 """Text a shard holds, about: 64 splits of 8 GB keep many cores busy, and 10 TB make no more than 80,000 files."""
 COMPRESSION_RATIO = 4
 """Text bytes a compressed byte makes, about, for packing small files into one split."""
+STRUCTURED = {"jsonl", "parquet", "warc"}
 SAMPLED_BYTES = 64 << 10
 NUM_SAMPLES = 64
 FORMATS = {
@@ -30,7 +31,10 @@ FORMATS = {
     "html": (".html", ".htm", ".xhtml"),
 }
 SIDE_FILES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-FIELDS = ("format", "text", "id", "url", "created", "source_field")
+CARDS = (*SIDE_FILES, "readme.md")
+FIELDS = ("text", "id", "url", "created", "source_field")
+MAX_NAMED = 10
+"""Names of files that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class IngestPlan:
     Args:
         inputs: In the order of their numbers.
         num_new_files: How many files are not in the workspace yet.
-        warnings: One line for every input that vanished or is no longer in the recipe.
+        warnings: One line for every file that vanished or is no longer in the recipe, and for every input with
+            files that are not read.
         shard_bytes: Text a shard holds, about.
         sampled_share: Share of the documents that ingest keeps, 1 but for samples.
     """
@@ -94,31 +99,42 @@ def plan_ingest(workspace: Workspace, recipe: Recipe, *, shard_bytes: int = SHAR
     inputs = [_from_json(item) for item in earlier["inputs"]] if earlier else []
     shard_bytes = earlier["shard_bytes"] if earlier else shard_bytes
     known = {(item.input.source, file.relative): (item, file) for item in inputs for file in item.files}
-    matched = set()
+    seen: dict[tuple[str, str], FoundFile] = {}
+    warnings = []
     num_new = 0
     for number, entry in enumerate(recipe.corpus):
         new = []
-        for path, relative, form in discover(entry, place=f"corpus.{number}"):
-            key = (entry.source, relative)
-            if key in matched:
+        discovered = discover(entry, place=f"corpus.{number}")
+        if discovered.skipped:
+            warnings.append(
+                f"{entry.path}: {len(discovered.skipped)} files are not read, for their names tell no format or they "
+                f"lie beside structured data: {_name_some(discovered.skipped)}"
+            )
+        for file in discovered.files:
+            key = (entry.source, file.relative)
+            if key in seen:
                 raise CorpusError(
-                    f"{path.path}: source {entry.source!r} already has a file {relative!r}, and a document's id is "
-                    "made of both; give one of the inputs another source"
+                    f"{file.info.path}: source {entry.source!r} already has a file {file.relative!r}, and a document's "
+                    "id is made of both; give one of the inputs another source"
                 )
-            matched.add(key)
+            seen[key] = file
             if key in known:
-                _check_unchanged(*known[key], path, entry, place=f"corpus.{number}")
+                _check_unchanged(*known[key], file, entry, place=f"corpus.{number}")
             else:
-                new.append(InputFile(path.path, relative, path.size, path.modified, digest(path), form))
+                info = file.info
+                new.append(
+                    InputFile(info.path, file.relative, info.size, info.modified, digest(info), file.format)
+                )
         if new:
             splits = tuple(_plan_splits(len(inputs), entry, new, shard_bytes))
             inputs.append(IngestedInput(entry, tuple(new), splits))
             num_new += len(new)
-    warnings = [
+    warnings += [
         f"{file.path}: ingested before, no longer among the recipe's inputs; its documents stay in the corpus"
         for key, (_, file) in known.items()
-        if key not in matched
+        if key not in seen
     ]
+    inputs = [_as_seen(item, seen) for item in inputs]
     return IngestPlan(tuple(inputs), num_new, tuple(warnings), shard_bytes)
 
 
@@ -128,31 +144,65 @@ def commit_plan(workspace: Workspace, plan: IngestPlan) -> None:
     workspace.commit_json(content, "corpus", "inputs.json")
 
 
-def discover(entry: Input, *, place: str) -> Iterator[tuple[files.FileInfo, str, str]]:
-    """The files of an input, each with its path relative to the input root and its format.
+@dataclass(frozen=True)
+class FoundFile:
+    """A file of an input, with its path relative to the input root and its format."""
+
+    info: files.FileInfo
+    relative: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """The files of an input, and the relative paths of those that lie there but are not read."""
+
+    files: list[FoundFile]
+    skipped: list[str]
+
+
+def discover(entry: Input, *, place: str) -> Discovered:
+    """The files of an input.
 
     A folder may be plain, a Hugging Face one (cards and state files are no data) or a dolma one (only
     `documents/` is read). In a folder that holds JSONL, Parquet or WARC files, loose text files are read-me files.
+
+    Raises:
+        RecipeError: If the format of a named file cannot be told, or a folder holds nothing to read.
     """
-    root = files.input_root(entry.path)
-    found = [(item, item.path.removeprefix(root).lstrip("/")) for item in files.list_files(entry.path)]
-    found = [(item, relative) for item, relative in found if not files.is_hidden(relative)]
-    is_folder = root.rstrip("/") == entry.path.rstrip("/")
-    if is_folder and any(relative.startswith("documents/") for _, relative in found):
-        found = [(item, relative) for item, relative in found if relative.startswith("documents/")]
-    if entry.format:
-        yield from ((item, relative, entry.format) for item, relative in found)
-        return
-    formats = [format_of(relative) for _, relative in found]
-    structured = is_folder and any(form in ("jsonl", "parquet", "warc") for form in formats)
-    for (item, relative), form in zip(found, formats, strict=True):
-        if is_folder and (form is None or (structured and form in ("text", "html"))):
-            continue
-        if form is None:
+    listed = files.list_files(entry.path)
+    folder = f"{entry.path.rstrip('/')}/"
+    is_folder = all(info.path.startswith(folder) for info in listed)
+    root = folder if is_folder else f"{files.input_root(entry.path)}/"
+    named = [(info, info.path.removeprefix(root)) for info in listed]
+    named = [(info, name) for info, name in named if info.path == entry.path or not files.is_hidden(name)]
+    formats = [entry.format or format_of(name) for _, name in named]
+    is_dolma = is_folder and any(name.startswith("documents/") for _, name in named)
+    is_structured = is_folder and not entry.format and not STRUCTURED.isdisjoint(formats)
+    found, skipped = [], []
+    for (info, name), form in zip(named, formats, strict=True):
+        if form is None and not is_folder:
             raise RecipeError(
-                f"{place}.path: the name {relative!r} tells no format; set `format:` to one of {', '.join(FORMATS)}"
+                f"{place}.path: the name {name!r} tells no format; set `format:` to one of {', '.join(FORMATS)}"
             )
-        yield item, relative, form
+        is_side_file = is_dolma and not name.startswith("documents/")
+        if form is None or is_side_file or (is_structured and form not in STRUCTURED):
+            is_known = name.rpartition("/")[2].lower() in CARDS or (
+                is_dolma and name.startswith("attributes/")
+            )
+            skipped += [] if is_known else [name]
+        else:
+            found.append(FoundFile(info, name, form))
+    if listed and not found:
+        raise RecipeError(
+            f"{place}.path: no file to read in {entry.path}, only {_name_some(skipped) or 'hidden ones'}; "
+            f"set `format:` to one of {', '.join(FORMATS)}"
+        )
+    return Discovered(found, skipped)
+
+
+def _name_some(names: list[str]) -> str:
+    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
 
 
 def format_of(relative: str) -> str | None:
@@ -167,33 +217,64 @@ def format_of(relative: str) -> str | None:
 
 
 def digest(file: files.FileInfo) -> str:
-    """A digest of a file's size and content: all of it up to 4 MB, else 64 evenly spaced samples of 64 KB."""
+    """A digest of a file's size and content: all of it up to 4 MB, else 64 evenly spaced samples of 64 KB.
+
+    Raises:
+        CorpusError: If the file cannot be read.
+    """
     state = blake2b(str(file.size).encode(), digest_size=16)
-    with files.open_read(file.path) as stream:
-        if file.size <= SAMPLED_BYTES * NUM_SAMPLES:
-            state.update(stream.read())
-        else:
-            for sample in range(NUM_SAMPLES):
-                stream.seek((file.size - SAMPLED_BYTES) * sample // (NUM_SAMPLES - 1))
-                state.update(stream.read(SAMPLED_BYTES))
+    try:
+        with files.open_read(file.path) as stream:
+            if file.size <= SAMPLED_BYTES * NUM_SAMPLES:
+                state.update(stream.read())
+            else:
+                for sample in range(NUM_SAMPLES):
+                    stream.seek((file.size - SAMPLED_BYTES) * sample // (NUM_SAMPLES - 1))
+                    state.update(stream.read(SAMPLED_BYTES))
+    except OSError as error:
+        raise CorpusError(
+            f"{file.path}: cannot be read ({error.strerror or error}); mend it, or leave it out of the recipe"
+        ) from error
     return state.hexdigest()
 
 
 def _check_unchanged(
-    item: IngestedInput, then: InputFile, now: files.FileInfo, entry: Input, *, place: str
+    item: IngestedInput, then: InputFile, found: FoundFile, entry: Input, *, place: str
 ) -> None:
-    for name in FIELDS:
-        before, after = getattr(item.input, name), getattr(entry, name)
+    fields = [(name, getattr(item.input, name), getattr(entry, name)) for name in FIELDS]
+    for name, before, after in [("format", then.format, found.format), *fields]:
         if before != after:
             raise RecipeError(
                 f"{place}.{name}: {after!r}, but {then.path} was ingested with {before!r}; "
                 "restore it, or ingest into a new workspace"
             )
+    now = found.info
     if (now.size, now.modified) != (then.size, then.modified) and digest(now) != then.digest:
         raise CorpusError(
             f"{now.path}: changed since it was ingested (then {then.size} bytes, now {now.size}); restore it, give "
             "the changed file another name or source, or ingest into a new workspace"
         )
+
+
+def _as_seen(item: IngestedInput, seen: dict[tuple[str, str], FoundFile]) -> IngestedInput:
+    """The input where its files lie now: they may have been moved or touched, their content is the same."""
+    now = {
+        file.relative: seen[key].info
+        for file in item.files
+        if (key := (item.input.source, file.relative)) in seen
+    }
+    moved = tuple(
+        replace(file, path=now[file.relative].path, modified=now[file.relative].modified)
+        if file.relative in now
+        else file
+        for file in item.files
+    )
+    paths = {file.relative: file.path for file in moved}
+    splits = tuple(
+        replace(split, pieces=tuple(replace(piece, path=paths[piece.relative]) for piece in split.pieces))
+        for split in item.splits
+    )
+    return replace(item, files=moved, splits=splits)
 
 
 def _plan_splits(number: int, entry: Input, new: list[InputFile], shard_bytes: int) -> list[Split]:
@@ -234,7 +315,7 @@ def _cut(file: InputFile, entry: Input, shard_bytes: int) -> Iterator[tuple[Piec
     compressed = compression_of(file.path) is not None
     if file.format == "parquet":
         metadata = parquet.read_metadata(file.path, entry)
-        if metadata is None:
+        if metadata is None or metadata.num_row_groups == 0:
             yield whole, file.size
             return
         groups = [
