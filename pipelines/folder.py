@@ -2,21 +2,28 @@
 
 from collections.abc import Iterator
 
-from gristmill.pipelines import files
 from gristmill.pipelines.extract_html import Extractor
 from gristmill.pipelines.recipe import Input
-from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject
+from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject, replace_surrogates
+from gristmill.pipelines.streams import DamagedStream, read_chunks
 
 
 def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> Iterator[Block]:
-    """The bytes of one file; one over the limit becomes a reject without being held."""
-    with files.open_read(piece.path) as file:
-        content = file.read(max_document_bytes + 1)
-    if len(content) > max_document_bytes:
-        reason = f"too_large: the file is longer than max_document_bytes ({max_document_bytes})"
-        yield Block(piece, 0, None, 0, [Reject(piece.path, "file", reason, content[:HEAD_BYTES])])
+    """The bytes of one file; one that is damaged or over the limit becomes a reject without being held."""
+    content = bytearray()
+    reason = None
+    try:
+        for chunk in read_chunks(piece.path):
+            content += chunk
+            if len(content) > max_document_bytes:
+                reason = f"too_large: the file is longer than max_document_bytes ({max_document_bytes})"
+                break
+    except DamagedStream as damage:
+        reason = f"damaged_stream: {damage.cause}; lost {damage.num_lost} compressed bytes and {len(content)} read ones"
+    if reason:
+        yield Block(piece, 0, None, 0, [Reject(piece.path, "file", reason, bytes(content[:HEAD_BYTES]))])
     else:
-        yield Block(piece, 0, content, len(content))
+        yield Block(piece, 0, bytes(content), len(content))
 
 
 def parse_text(block: Block, fields: Input, *, max_document_bytes: int) -> Records:
@@ -48,7 +55,7 @@ def parse_html(block: Block, fields: Input, *, max_document_bytes: int, extracto
 def _add(records: Records, text: str, fields: Input) -> None:
     records.offsets.append(0)
     records.texts.append(text)
-    records.ids.append(records.piece.relative)
+    records.ids.append(replace_surrogates(records.piece.relative))
     records.sources.append(fields.source)
     records.urls.append(None)
     records.created.append(None)
