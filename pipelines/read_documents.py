@@ -218,6 +218,8 @@ def write_shard(
     if rejects:
         with files.committed(workspace.rejects(shard)) as file:
             pa.parquet.write_table(rejects_table(rejects), file, compression="zstd")
+    else:
+        files.delete([workspace.rejects(shard)])  # an attempt that died before may have left some
     row = LedgerRow(
         STAGE,
         shard,
