@@ -45,6 +45,17 @@ def read_metadata(path: str, fields: Input) -> pq.FileMetaData | None:
     return metadata
 
 
+def count_rows(piece: Piece) -> int:
+    """Rows of a piece, 0 for what is no Parquet file."""
+    try:
+        with files.open_read(piece.path) as source:
+            metadata = pq.read_metadata(source)
+    except DAMAGE:
+        return 0
+    end = metadata.num_row_groups if piece.end is None else piece.end
+    return sum(metadata.row_group(number).num_rows for number in range(piece.start, end))
+
+
 def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> Iterator[Block]:
     """Batches of rows of the row groups from `start` up to `end`; a damaged row group is one reject.
 

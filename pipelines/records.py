@@ -85,12 +85,6 @@ class Block:
     num_bytes: int
     rejects: list[Reject] = field(default_factory=list)
 
-    def count(self) -> int:
-        """Records in the payload, about: lines, rows, pages, or one file."""
-        if isinstance(self.payload, bytes):
-            return max(self.payload.count(b"\n"), 1)
-        return len(self.payload) if self.payload is not None else 0
-
 
 @dataclass
 class Records:

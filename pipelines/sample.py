@@ -6,17 +6,19 @@ the ledger counts the others as dropped. Of more than 1 GB of input, a seeded ch
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
+from gristmill.pipelines import parquet
 from gristmill.pipelines.curate import Curation
-from gristmill.pipelines.plan_splits import IngestPlan, plan_ingest
+from gristmill.pipelines.plan_splits import COMPRESSION_RATIO, IngestPlan, plan_ingest
 from gristmill.pipelines.read_documents import Limits, group_blocks
 from gristmill.pipelines.records import Split, doc_ids
+from gristmill.pipelines.streams import compression_of, expansion
 from gristmill.pipelines.workspace import Workspace
 
 MAX_READ_BYTES = 1 << 30
 SPLIT_BYTES = 8 << 20
 NUM_PROBED = 16
+PROBED_BYTES = 4 << 20
 SEED = 0
 
 
@@ -64,11 +66,27 @@ def choose_splits(splits: Sequence[Split], max_bytes: int) -> list[Split]:
 
 
 def estimate_documents(splits: Sequence[Split], limits: Limits) -> int:
-    """How many documents splits hold, about, from the first blocks of a few of them."""
-    step = max(len(splits) // NUM_PROBED, 1)
-    num_records = num_bytes = 0
-    for split in splits[::step]:
-        for _, block in islice(group_blocks(split, replace(limits, block_bytes=1 << 20)), 1):
-            num_records += block.count()
-            num_bytes += block.num_bytes
-    return round(sum(split.num_bytes for split in splits) / num_bytes * num_records) if num_bytes else 0
+    """How many documents splits hold, about, from a few of them."""
+    probed = splits[:: max(len(splits) // NUM_PROBED, 1)]
+    num_bytes = sum(split.num_bytes for split in probed)
+    num_documents = sum(count_documents(split, limits) for split in probed)
+    return round(num_documents / num_bytes * sum(split.num_bytes for split in splits)) if num_bytes else 0
+
+
+def count_documents(split: Split, limits: Limits) -> float:
+    """How many documents a split holds, about: as its files or footers say, or as its first block lets expect."""
+    if split.format in ("text", "html"):
+        return len(split.pieces)
+    if split.format == "parquet":
+        return sum(parquet.count_rows(piece) for piece in split.pieces)
+    _, block = next(group_blocks(split, replace(limits, block_bytes=PROBED_BYTES)))
+    if not block.payload:
+        return 0
+    if split.format == "warc":
+        num_documents = sum(page.dropped is None for page in block.payload)
+        num_bytes = block.payload[-1].offset + len(block.payload[-1].body)
+    else:
+        num_documents, num_bytes = block.payload.count(b"\n"), block.num_bytes
+    path = split.pieces[0].path
+    num_text_bytes = split.num_bytes * (expansion(path) / COMPRESSION_RATIO if compression_of(path) else 1)
+    return num_documents / num_bytes * num_text_bytes

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from typing import Any, BinaryIO, Protocol
 
 from backports import zstd
@@ -163,6 +164,20 @@ def _decompress(source: _Source, make_decompressor: Callable[[], Decompressor]) 
         offset += len(chunk)
         if chunk:
             yield chunk
+
+
+def expansion(path: str) -> float:
+    """Uncompressed bytes that a byte of a file makes, from the first megabyte of it; 1 for a plain file."""
+    kind = compression_of(path)
+    if kind is None:
+        return 1.0
+    with files.open_read(path) as file:
+        head = file.read(CHUNK_BYTES)
+    try:
+        num_bytes = sum(map(len, _decompress(_Source(BytesIO(head), 0), DECOMPRESSORS[kind])))
+    except DamagedStream as damage:  # the head ends inside a member
+        num_bytes = damage.offset
+    return num_bytes / max(len(head), 1)
 
 
 def find_member(path: str, start: int, magic: bytes) -> int | None:
