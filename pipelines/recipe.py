@@ -115,7 +115,10 @@ class Block(Section):
 
 
 class Deduplicate(Section):
-    """Which member of a duplicate cluster survives: source priority, then a score's better end, then doc_id."""
+    """Which member of a duplicate cluster survives: source priority, then a score's better end, then doc_id.
+
+    `direction` names the better end where the score itself has none.
+    """
 
     prefer: list[str] = []
     then: str | None = None
@@ -441,10 +444,13 @@ def _with_absolute_models(
         paths = path_options(name)
     except ScorerError:  # named, with its place, when the scorers are built
         return options
-    return {
-        option: absolute(value) if option in paths and isinstance(value, str) else value
-        for option, value in options.items()
-    }
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: resolve(path) for name, path in value.items()}
+        return absolute(value) if isinstance(value, str) else value
+
+    return {option: resolve(value) if option in paths else value for option, value in options.items()}
 
 
 def _unreachable(recipe: Recipe) -> Iterator[str]:

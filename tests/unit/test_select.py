@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mills import SOURCES, Numbers, Row, build, score
 
-FINE = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
+FINE = settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
 NUMBERS = Numbers()
 
 
@@ -303,7 +303,7 @@ def _check_accounts(mill, rows, funnel, expected):
 @given(
     rows=lists_of_rows, rules=rules, sizes=st.tuples(st.integers(1, 40), st.integers(1, 40)), data=st.data()
 )
-@settings(FINE, max_examples=10)
+@settings(FINE, max_examples=6)
 def test_division_and_order_of_shards_change_nothing(rows, rules, sizes, data):
     with tempfile.TemporaryDirectory() as folder:
         first = build(f"{folder}/first", divide(rows, sizes[0]))
