@@ -164,7 +164,9 @@ def watched(
         while not stop.wait(pause):
             began = time.monotonic()
             report(reporter.update)
-            pause = max(POLL_S, 20 * (time.monotonic() - began))  # listing 100,000 tasks may not fill the time
+            pause = max(
+                POLL_S, 20 * (time.monotonic() - began)
+            )  # listing 100,000 tasks may not fill the time
 
     reporter.start(name, num_bytes)
     thread = threading.Thread(target=poll, daemon=True)
