@@ -228,6 +228,8 @@ def parse_created(value: Any) -> datetime | None:
     ISO 8601, also a year or a month alone; 14 digits, as web archives write; HTTP; seconds or milliseconds since 1970,
     where numbers from 1000 to 2999 are years. What names no time zone is UTC.
     """
+    if value is None:
+        return None
     try:
         moment = _parse_moment(value)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)

@@ -255,6 +255,18 @@ def test_an_empty_text_is_a_document(tmp_path, ingest, name):
     assert [row["blank"] for row in corpus.documents] == [True]
 
 
+def test_files_whose_names_are_not_unicode(tmp_path, ingest):
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(folder)
+    for name, content in ((b"\xff.txt", b"text"), (b"\xfe.txt", b"\xff")):
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(content)
+    corpus = ingest(tmp_path / "in")
+    assert [(row["text"], row["id"]) for row in corpus.rows] == [("text", "\ufffd.txt")]
+    assert corpus.rejects == [("\ufffd.txt", "0", "invalid_utf8: invalid start byte at byte 0")]
+    assert ingest(tmp_path / "in").shards == corpus.shards
+
+
 def test_only_blank_lines_are_no_records(tmp_path, ingest):
     (tmp_path / "a.jsonl").write_bytes(b"\n \n\r\n")
     corpus = ingest(tmp_path / "a.jsonl")
