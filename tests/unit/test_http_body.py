@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from functools import partial
 
 import brotli
 import pytest
@@ -37,7 +38,7 @@ ENCODE = {
     "GZIP": gzip.compress,
     "deflate": zlib.compress,
     " deflate ": raw_deflate,
-    "br": brotli.compress,
+    "br": partial(brotli.compress, quality=4),
     "zstd": zstd.compress,
     "identity": bytes,
     "": bytes,

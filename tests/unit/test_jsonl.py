@@ -350,7 +350,7 @@ LINE = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     lines=st.lists(LINE, max_size=12),
     ends=st.sampled_from([b"\n", b"\r\n"]),
