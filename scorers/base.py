@@ -50,7 +50,7 @@ class QueryError(GristmillError):
 
 
 ModelPath = Annotated[str, "a path, relative to the recipe"]
-"""Type of a scorer's option that points to a model."""
+"""Type of a scorer's option that points to a model or to data; also as `ModelPath | None`, `dict[str, ModelPath]`."""
 
 
 @dataclass(frozen=True, kw_only=True)

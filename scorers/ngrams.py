@@ -1,4 +1,4 @@
-"""N-grams of words: their hashes, and which of them a document repeats."""
+"""N-grams of words: which of them a document repeats."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,31 +6,8 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from gristmill.scorers.vocabulary import mix
 
 Positions = npt.NDArray[np.int64]
-
-
-def ngram_hashes(
-    hashes: npt.NDArray[np.uint64], splits: Positions, n: int
-) -> tuple[npt.NDArray[np.uint64], Positions]:
-    """Hash the n-grams of each document; no n-gram crosses documents.
-
-    Args:
-        hashes: 64-bit hash of each word, uint64[w].
-        splits: The words of document i are those from splits[i] to splits[i + 1], int64[d + 1].
-        n: Words in an n-gram.
-
-    Returns:
-        64-bit hash of each n-gram in order, and the splits of these by document.
-    """
-    num_ngrams = np.maximum(np.diff(splits) - (n - 1), 0)
-    ngram_splits = np.concatenate([[0], np.cumsum(num_ngrams)])
-    first = np.arange(ngram_splits[-1]) + np.repeat(splits[:-1] - ngram_splits[:-1], num_ngrams)
-    combined = hashes[first]
-    for offset in range(1, n):
-        combined = mix(combined) + hashes[first + offset]
-    return combined, ngram_splits
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ SCORERS = {
     "rules": "gristmill.scorers.rules:Rules",
     "language": "gristmill.scorers.language:Language",
     "exact_duplicate": "gristmill.scorers.duplicates:ExactDuplicate",
+    "minhash": "gristmill.scorers.minhash:MinHash",
+    "simhash": "gristmill.scorers.simhash:SimHash",
+    "decontamination": "gristmill.scorers.decontamination:Decontamination",
     "pii": "gristmill.scorers.pii:Pii",
     "tokens": "gristmill.scorers.tokens:Tokens",
 }
@@ -60,7 +63,7 @@ def scorer_class(name: str) -> type[Scorer]:
 
 
 def path_options(name: str) -> set[str]:
-    """The options of a scorer that are paths of models, which recipes write relative to themselves."""
+    """The options of a scorer that are paths, or name -> path, which recipes write relative to themselves."""
     hints = get_type_hints(scorer_class(name), include_extras=True)
     return {option for option, hint in hints.items() if ModelPath in (hint, *get_args(hint))}
 
@@ -70,35 +73,42 @@ def make_scorer(name: str, options: dict[str, Any]) -> Scorer:
 
     Args:
         name: Name of the scorer.
-        options: Values as YAML knows them; lists stand for tuples, text for paths.
+        options: Values as YAML knows them; lists stand for tuples, text for paths, mappings for dataclasses.
 
     Raises:
         ScorerError: If there is no such scorer or option, an option has the wrong type or an impossible
             value, or
             a required one is missing. One line: what was found, what is allowed, what was probably meant.
     """
-    scorer = scorer_class(name)
-    allowed = {field.name: field for field in fields(scorer) if field.init}  # type: ignore[arg-type]
-    types = get_type_hints(scorer)
+    return _make(scorer_class(name), options, name)
+
+
+def _make(dataclass: type[Any], options: dict[str, Any], place: str) -> Any:
+    """Build a scorer, or an option of one that has options of its own, from its options."""
+    allowed = {field.name: field for field in fields(dataclass) if field.init}
+    types = get_type_hints(dataclass)
     values = {}
     for option, value in options.items():
         if option not in allowed:
-            raise ScorerError(f"{name}: unknown option {option!r}{_nearest(option, list(allowed))}")
+            raise ScorerError(f"{place}: unknown option {option!r}{_nearest(option, list(allowed))}")
+        if is_dataclass(types[option]) and isinstance(value, dict):
+            values[option] = _make(types[option], value, f"{place}.{option}")
+            continue
         try:
             # Strict, but as JSON: text is no number, and a list may stand for a tuple.
             values[option] = TypeAdapter(types[option]).validate_json(json.dumps(value), strict=True)
         except (ValidationError, TypeError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise ScorerError(
-                f"{name}.{option}: found {value!r}, allowed is {_type_name(types[option])} ({reason})"
+                f"{place}.{option}: found {value!r}, allowed is {_type_name(types[option])} ({reason})"
             ) from error
     for option, field in allowed.items():
         if option not in values and field.default is MISSING and field.default_factory is MISSING:
-            raise ScorerError(f"{name}: option {option!r} is missing; it takes {_type_name(types[option])}")
+            raise ScorerError(f"{place}: option {option!r} is missing; it takes {_type_name(types[option])}")
     try:
-        return scorer(**values)
+        return dataclass(**values)
     except ValueError as error:
-        raise ScorerError(f"{name}: {error}") from error
+        raise ScorerError(f"{place}: {error}") from error
 
 
 def _locations() -> dict[str, str]:
@@ -125,5 +135,7 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(map(_type_name, get_args(annotation)))
     if annotation is NoneType:
         return "None"
+    if is_dataclass(annotation):
+        return f"a mapping of {', '.join(field.name for field in fields(annotation))}"
     is_plain = isinstance(annotation, type) and not get_args(annotation)
     return annotation.__name__ if is_plain else str(annotation).replace("typing.", "")

@@ -9,9 +9,10 @@ grows with the batch: about 60 bytes a character at the peak of `rules`, 100 for
 1 to 2 MB are the fastest, since their arrays stay in the processor's cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from gristmill.scorers.vocabulary import Vocabulary, encode
 from gristmill.scorers.words import Mask, Positions, cut_raw_words, cut_spaced_words, cut_words
 
 NEWLINE = ord("\n")
+
+Key = TypeVar("Key", bound=Hashable)
+View = TypeVar("View")
 
 
 def is_any(chars: npt.NDArray[np.uint32], wanted: str) -> Mask:
@@ -134,6 +138,7 @@ class TextBatch:
         self.documents = documents
         self.text: pa.LargeStringArray = documents.column("text")
         self._letters: dict[str, Positions] = {}
+        self._views: dict[tuple[Callable[..., Any], Hashable], Any] = {}
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> "TextBatch":
@@ -142,6 +147,12 @@ class TextBatch:
 
     def __len__(self) -> int:
         return len(self.text)
+
+    def view(self, make: Callable[["TextBatch", Key], View], key: Key) -> View:
+        """What another module derives from the batch under some settings, `make(batch, key)`, computed once."""
+        if (make, key) not in self._views:
+            self._views[make, key] = make(self, key)
+        return self._views[make, key]
 
     # Bytes
 

@@ -1,5 +1,6 @@
 """What every registered scorer must hold, so that caching, resume and any split of a corpus are safe."""
 
+import json
 import pickle
 from dataclasses import fields, is_dataclass, replace
 
@@ -8,12 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from gristmill.scorers.registry import SCORERS, make_scorer, scorer_class, scorer_names
+from gristmill.scorers.shingles import Shingling
 from gristmill.scorers.text import TextBatch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-OTHER_OPTIONS = {"language": {"model": "lid.bin"}, "tokens": {"tokenizer": "other"}}
+OTHER_OPTIONS = {
+    "decontamination": {"sets": {"other": "other.jsonl"}, "n": 8, "fields": ("question",)},
+    "language": {"model": "lid.bin"},
+    "minhash": {"num_perm": 128, "seed": 2, "shingling": Shingling(unit="char", size=9)},
+    "simhash": {"shingling": Shingling(collapse_numbers=False)},
+    "tokens": {"tokenizer": "other"},
+}
 """Options that change the numbers, for each scorer that has some."""
 
 PROSE = """The mill grinds the grain. The mill grinds the grain that farmers bring.
@@ -48,7 +56,10 @@ with_fixed = example(texts=list(FIXED.values()))
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-REQUIRED_OPTIONS = {"tokens": lambda folder: {"tokenizer": str(make_tokenizer(folder))}}
+REQUIRED_OPTIONS = {
+    "decontamination": lambda folder: {"sets": {"mill": str(make_evaluation_set(folder))}},
+    "tokens": lambda folder: {"tokenizer": str(make_tokenizer(folder))},
+}
 """Options without a default, for each scorer that has some, from a folder to make models in."""
 
 
@@ -61,6 +72,12 @@ def make_tokenizer(folder):
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def make_evaluation_set(folder):
+    path = folder / "mill.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in (PROSE, "x", "the mill")))
+    return path
 
 
 def make(name, folder):

@@ -15,7 +15,9 @@ from gristmill.scorers import registry
 from gristmill.scorers.base import Scorer, ScorerError
 from gristmill.scorers.duplicates import ExactDuplicate
 from gristmill.scorers.language import Language
-from gristmill.scorers.registry import make_scorer, scorer_class, scorer_names
+from gristmill.scorers.minhash import MinHash
+from gristmill.scorers.registry import make_scorer, path_options, scorer_class, scorer_names
+from gristmill.scorers.shingles import Shingling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,18 @@ def test_built_in_scorers():
     assert make_scorer("language", {"model": "lid.bin"}) == Language(model="lid.bin")
 
 
+def test_options_with_options_of_their_own():
+    assert make_scorer("minhash", {"shingling": {"unit": "char", "size": 9}}) == MinHash(
+        shingling=Shingling(unit="char", size=9)
+    )
+
+
+def test_path_options():
+    assert path_options("language") == {"model"}
+    assert path_options("decontamination") == {"sets"}
+    assert path_options("minhash") == set()
+
+
 def test_a_scorer_of_an_installed_package(installed):
     installed(custom="user_package:Custom")
     assert "custom" in scorer_names()
@@ -82,7 +96,7 @@ def test_a_scorer_of_an_installed_package(installed):
         (
             "langage",
             {},
-            "unknown scorer 'langage', did you mean 'language'? (there are: custom, exact_duplicate,",
+            "unknown scorer 'langage', did you mean 'language'? (there are: custom, decontamination,",
         ),
         ("nothing_like_it", {}, "unknown scorer 'nothing_like_it' (there are: custom,"),
         (
@@ -91,6 +105,19 @@ def test_a_scorer_of_an_installed_package(installed):
             "language: unknown option 'modle', did you mean 'model'? (there are: model)",
         ),
         ("pii", {"model": "x"}, "pii: unknown option 'model'; there are none"),
+        (
+            "minhash",
+            {"shingling": {"siez": 9}},
+            "minhash.shingling: unknown option 'siez', did you mean 'size'? (there are: collapse_numbers,",
+        ),
+        ("minhash", {"shingling": {"size": 0}}, "minhash.shingling: size is 0, must be at least 1"),
+        ("minhash", {"shingling": {"unit": "line"}}, "minhash.shingling.unit: found 'line', allowed is Literal["),
+        (
+            "minhash",
+            {"shingling": 5},
+            "minhash.shingling: found 5, allowed is a mapping of lower_case, strip_punctuation, unicode,",
+        ),
+        ("decontamination", {}, "decontamination: option 'sets' is missing; it takes dict[str, str]"),
         (
             "language",
             {"model": 3},

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import rules_reference as reference
 from gristmill.scorers.characters import Class, class_table, lower_table
-from gristmill.scorers.ngrams import ngram_hashes, repeated_ngrams, repeats
+from gristmill.scorers.ngrams import repeated_ngrams, repeats
 from gristmill.scorers.text import Spans, TextBatch, Words
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,17 +87,6 @@ def test_hashes_do_not_depend_on_the_batch() -> None:
     beside = TextBatch.from_texts(["a dog", "the cat sat"]).words
     assert beside.hashes[beside.splits[1] :].tolist() == alone.tolist()
     assert alone.tolist() == [13949460749913820966, 8910398012922089936, 3904606280847724119]
-
-
-@given(BATCHES, st.integers(1, 5))
-@settings(deadline=None)
-def test_ngram_hashes_never_cross_documents(texts: list[str], n: int) -> None:
-    words = TextBatch.from_texts(texts).words
-    hashes, splits = ngram_hashes(words.hashes, words.splits, n)
-    grams = [reference.ngrams(reference.words(text), n) for text in texts]
-    assert np.diff(splits).tolist() == list(map(len, grams))
-    flat = [gram for document in grams for gram in document]
-    assert len(set(zip(flat, hashes.tolist(), strict=True))) == len(set(flat)) == len(set(hashes.tolist()))
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=12), max_size=4))

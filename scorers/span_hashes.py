@@ -1,0 +1,56 @@
+"""64-bit hashes of stretches of an array: words of characters, shingles of words, all from one running sum.
+
+The hash of v0, v1, v2, ... is v0 + v1 B + v2 B^2 + ... modulo 2^64 (Karp and Rabin 1987), so that of any stretch is
+the difference of two running sums, divided by the power of B at its start. B is odd, so it has an inverse. Who
+wants to can make two texts of one hash; nobody's texts do so by chance.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from gristmill.scorers.vocabulary import mix
+
+Hashes = npt.NDArray[np.uint64]
+Positions = npt.NDArray[np.int64]
+
+BASE = 0x9E3779B97F4A7C15
+INVERSE = pow(BASE, -1, 1 << 64)
+ROW_BITS = 10
+ROW = 1 << ROW_BITS
+
+
+def span_hashes(values: npt.NDArray[np.unsignedinteger], starts: Positions, ends: Positions) -> Hashes:
+    """Hash stretches of an array; equal stretches have equal hashes, wherever they stand.
+
+    Args:
+        values: Not 0 where stretches differ in length: trailing zeros do not count; unsigned, shape (c,).
+        starts: First element of each stretch, int64[s].
+        ends: One past its last element, int64[s].
+
+    Returns:
+        uint64[s]. Shuffled, so that stretches of hashes can be hashed again.
+    """
+    sums = np.empty(len(values) + 1, np.uint64)
+    sums[0] = 0
+    _times_powers(values, out=sums[1:])
+    np.cumsum(sums, out=sums)
+    low, high = _powers(INVERSE, len(values))
+    return mix((sums[ends] - sums[starts]) * low[starts & (ROW - 1)] * high[starts >> ROW_BITS])
+
+
+def _powers(base: int, num: int) -> tuple[Hashes, Hashes]:
+    """Powers 0 to ROW - 1 of a base, and every ROW-th one up to a number: base^i is low[i % ROW] * high[i // ROW]."""
+    factors = np.full(max(ROW, num // ROW + 1), base, np.uint64)
+    factors[0] = 1
+    low = np.cumprod(factors[:ROW])
+    factors[1:] = pow(base, ROW, 1 << 64)
+    return low, np.cumprod(factors[: num // ROW + 1])
+
+
+def _times_powers(values: npt.NDArray[np.unsignedinteger], out: Hashes) -> None:
+    """Multiply value i by BASE^i, row by row, since a table of all powers would not stay in the cache."""
+    low, high = _powers(BASE, len(values))
+    num_full = len(values) - len(values) % ROW
+    rows = out[:num_full].reshape(-1, ROW)
+    np.multiply(values[:num_full].reshape(-1, ROW), low, out=rows)
+    np.multiply(rows, high[: len(rows), np.newaxis], out=rows)
+    np.multiply(values[num_full:], low[: len(values) - num_full] * high[-1], out=out[num_full:])
