@@ -92,7 +92,8 @@ def plan_ingest(workspace: Workspace, recipe: Recipe, *, shard_bytes: int = SHAR
         shard_bytes: Text a shard holds, about; a workspace keeps the number it was made with.
 
     Raises:
-        CorpusError: If a file changed since it was ingested, or two files would share their doc_ids.
+        CorpusError: If nothing matches a new input, a file changed since it was ingested, or two files would share
+            their doc_ids.
         RecipeError: If an input's format cannot be told, or its fields changed since it was ingested.
     """
     earlier = workspace.read_json("corpus", "inputs.json")
@@ -109,6 +110,10 @@ def plan_ingest(workspace: Workspace, recipe: Recipe, *, shard_bytes: int = SHAR
             warnings.append(
                 f"{entry.path}: {len(discovered.skipped)} files are not read, for their names tell no format or they "
                 f"lie beside structured data: {_name_some(discovered.skipped)}"
+            )
+        if not discovered.files and all(item.input.path != entry.path for item in inputs):
+            raise CorpusError(
+                f"corpus.{number}.path: nothing matches {entry.path}; expected a file, a glob or a folder"
             )
         for file in discovered.files:
             key = (entry.source, file.relative)

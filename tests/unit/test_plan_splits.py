@@ -10,7 +10,7 @@ import pytest
 from corpora import make_recipe, write_lines, write_table
 from gristmill.pipelines import files, plan_splits
 from gristmill.pipelines.plan_splits import commit_plan, discover, format_of, pack, plan_ingest
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe import Input, missing_files
 from gristmill.pipelines.records import Piece
 from gristmill.pipelines.workspace import open_workspace
 from gristmill.scorers.base import CorpusError, RecipeError
@@ -297,6 +297,17 @@ def test_an_input_that_vanished_is_reported(tmp_path, workspace):
         f"{tmp_path}/a.jsonl: ingested before, no longer among the recipe's inputs; its documents stay in the corpus",
     )
     assert second.inputs == first.inputs
+
+
+def test_choosing_again_needs_no_raw_inputs(tmp_path, workspace):
+    entries = [write_lines(tmp_path / "in/a.jsonl", "one")]
+    first = plan(workspace, *entries)
+    (tmp_path / "in/a.jsonl").unlink()
+    assert missing_files(make_recipe(workspace.root, entries)) == []
+    second = plan(workspace, *entries)
+    assert (second.inputs, len(second.warnings)) == (first.inputs, 1)
+    with pytest.raises(CorpusError, match=r"corpus.1.path: nothing matches .*b.jsonl; expected a file"):
+        plan(workspace, *entries, tmp_path / "in/b.jsonl")
 
 
 def test_an_input_that_moved_is_read_from_where_it_is(tmp_path, workspace):

@@ -54,7 +54,9 @@ def test_what_a_run_would_refuse_is_refused(tmp_path, ingest):
     corpus = ingest(path)
     root = corpus.workspace.root
     with pytest.raises(RecipeError, match="nothing matches"):
-        curation(root, tmp_path / "absent.jsonl")
+        curation(tmp_path / "new", tmp_path / "absent.jsonl")
+    with pytest.raises(CorpusError, match="nothing matches"):
+        list(preview(curation(root, tmp_path / "absent.jsonl")))
     write_lines(path, "changed")
     with pytest.raises(CorpusError, match="changed since it was ingested"):
         list(preview(curation(root, path)))
