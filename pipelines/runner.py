@@ -10,7 +10,8 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -34,6 +35,9 @@ LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 LOCAL_NAMES = (None, "directrunner", "direct", "fnapirunner", "fnapi", LOCAL_RUNNER.lower())
 QUIET = {"__main__": "ERROR"}
 """A local worker process warns of a staging folder that only remote workers have."""
+WORKER_MODULE = b"apache_beam.runners.worker.sdk_worker_main"
+INTERRUPT_S = 10.0
+"""Longer than Beam's runner takes to clean up after an interruption."""
 WATCHING_THREAD = "run_worker"
 RAISED = re.compile(
     rf"(?:{re.escape(base.__name__)}\.)?(\w+Error): (.*?)(?: \[while running|\n|\Z)", re.DOTALL
@@ -108,24 +112,27 @@ def run_pipeline(options: PipelineOptions, build: Callable[[beam.Pipeline], obje
 def _deaths_noticed() -> Iterator[None]:
     """Make an error of the death of a local worker process, on which Beam's local runner would wait for ever.
 
-    Beam's thread that watches over the process raises; that interrupts the main thread here, the only one that a
-    signal can interrupt.
+    Beam's thread that watches over the process raises. That ends the other workers here, for which Beam would wait as
+    well, and interrupts the main thread, the only one that a signal can interrupt: again and again, because Beam may
+    swallow one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     deaths: list[threading.ExceptHookArgs] = []
-    otherwise = threading.excepthook
+    over = threading.Event()
+    interrupter = threading.Thread(target=_interrupt, args=(over,), daemon=True)
 
     def notice(failure: threading.ExceptHookArgs) -> None:
-        if failure.thread is not None and failure.thread.name == WATCHING_THREAD:
-            deaths.append(failure)
-            os.kill(os.getpid(), signal.SIGUSR1)
-        else:
-            otherwise(failure)
+        if failure.thread is None or failure.thread.name != WATCHING_THREAD:
+            hook(failure)
+            return
+        deaths.append(failure)
+        if len(deaths) == 1:
+            interrupter.start()
 
-    threading.excepthook = notice
-    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    hook, threading.excepthook = threading.excepthook, notice
+    handler = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
@@ -136,8 +143,32 @@ def _deaths_noticed() -> Iterator[None]:
             "with fewer workers"
         ) from None
     finally:
-        threading.excepthook = otherwise
-        signal.signal(signal.SIGUSR1, before)
+        over.set()
+        if deaths:
+            interrupter.join()
+        threading.excepthook = hook
+        signal.signal(signal.SIGUSR1, handler)
+
+
+def _interrupt(over: threading.Event) -> None:
+    """End the worker processes and interrupt the main thread, until it is over."""
+    while not over.is_set():
+        for process in worker_processes():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        over.wait(INTERRUPT_S)
+
+
+def worker_processes() -> list[int]:
+    """The ids of the worker processes that Beam's local runner has started from this process."""
+    found = []
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if WORKER_MODULE in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+    return found
 
 
 def _local_runner(options: PipelineOptions) -> FnApiRunner | None:
