@@ -5,8 +5,8 @@ more rows find less; neither needs other signatures, so one signature serves sev
 
                          num_perm   s = 0.5   0.6   0.7   0.8   0.9
     14 bands of 8 rows        112         5    21    56    92   100    datatrove, FineWeb
-    16 bands of 7 rows        112        12    36    75    98   100
-    18 bands of 6 rows        108        25    57    89   100   100    leaves 0.4 % at 0.8
+    16 bands of 7 rows        112        12    37    75    98   100
+    18 bands of 6 rows        108        25    58    89   100   100    leaves 0.4 % at 0.8
     9 bands of 12 rows        108         0     2    12    47    95    datasketch's choice for 0.8 of 112
 """
 
@@ -46,6 +46,9 @@ def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
 
     Returns:
         num_bands and rows_per_band.
+
+    Raises:
+        ValueError: If so few values allow but one band.
     """
     # Here, since it loads scipy.
     from datasketch import MinHashLSH
