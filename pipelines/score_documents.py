@@ -14,6 +14,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 from gristmill.pipelines import files
+from gristmill.pipelines.allocator import keep_freed_memory
 from gristmill.pipelines.ledger import (
     LedgerRow,
     commit_ledger,
@@ -255,6 +256,7 @@ class _ShardScorer(beam.DoFn):
 
     def setup(self) -> None:
         """Forget what another worker set up."""
+        keep_freed_memory()
         self.ready: dict[str, Scorer] = {}
 
     def process(self, task: ScoreTask) -> Iterator[str]:

@@ -488,6 +488,15 @@ def test_paths_are_relative_to_the_recipe(tmp_path, monkeypatch):
     assert (recipe.block.hosts, recipe.block.ids) == ([f"{tmp_path}/hosts.txt"], ["/abs/ids.txt"])
 
 
+def test_paths_by_name_are_relative_to_the_recipe(tmp_path):
+    sets = {"quiz": "sets/quiz.jsonl", "far": "gs://bucket/far.jsonl", "wrong": 3}
+    recipe = load(tmp_path, BASE | {"score": [{"decontamination": {"sets": sets, "fields": ["text"]}}]})
+    assert recipe.scorer_options()["decontamination"] == {
+        "sets": sets | {"quiz": f"{tmp_path}/sets/quiz.jsonl"},
+        "fields": ["text"],
+    }
+
+
 def test_paths_are_relative_to_a_recipe_in_a_bucket(monkeypatch):
     content = {"workspace": "mill", "corpus": [{"path": "in/*.jsonl", "source": "x"}]}
     monkeypatch.setattr("gristmill.pipelines.files.read_bytes", lambda _: json.dumps(content).encode())
