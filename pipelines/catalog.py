@@ -291,12 +291,17 @@ def _add_scores(
     )
     tables = joined[0] + "".join(f" LEFT JOIN {name} USING (doc_id)" for name in joined[1:])
     builder.connection.execute(f"CREATE VIEW scores AS SELECT {', '.join(columns)}{computed} FROM {tables}")
-    exact = "SELECT doc_id, exact_duplicate_hash FROM score_exact_duplicate"
+    exact = (
+        "SELECT doc_id, exact_duplicate_hash FROM score_exact_duplicate "
+        "JOIN raw_documents USING (doc_id) WHERE NOT blank"
+    )
     if "score_exact_duplicate" in joined:
         builder.connection.execute(f"CREATE VIEW raw_exact_duplicate AS {exact}")
     else:
         empty = pa.schema([schema.DOC_ID, pa.field("exact_duplicate_hash", pa.uuid())])
         builder.files("raw_exact_duplicate", empty, [])
+    near = [f"duplicates/{shard}.parquet" for shard in shards]
+    builder.files("raw_near_duplicates", schema.DUPLICATES, [local(path) for path in near if path in names])
     builder.rows("raw_score_columns", SCORE_COLUMNS, described)
     builder.rows("raw_models", MODELS, models)
 

@@ -11,6 +11,14 @@ from gristmill.scorers.base import GristmillError
 from rich.console import Console
 from rich.table import Table
 
+DUPLICATE_COUNTS = (
+    "num_clusters",
+    "num_near_duplicates",
+    "largest_cluster",
+    "num_parted",
+    "num_oversized_buckets",
+    "largest_bucket",
+)
 BEAM = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -56,7 +64,9 @@ def _recipe_command(name: str, help_text: str) -> Callable[[Callable[..., None]]
     return decorate
 
 
-@_recipe_command("run", "Ingest, score, select and export; whatever is done already is not done again.")
+@_recipe_command(
+    "run", "Ingest, score, dedup, select and export; whatever is done already is not done again."
+)
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -98,6 +108,12 @@ def ingest(context: click.Context, recipe: str, overrides: Sequence[str], quiet:
 def score(context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool) -> None:
     """One stage."""
     _run_stage(context, recipe, overrides, quiet, "score")
+
+
+@_recipe_command("dedup", "Mark near duplicates by the signatures of minhash; drops nothing.")
+def dedup(context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool) -> None:
+    """One stage."""
+    _run_stage(context, recipe, overrides, quiet, "dedup")
 
 
 @_recipe_command("select", "Decide on every document; never scores.")
@@ -254,6 +270,9 @@ def _report(summary: Any, workspace: str, quiet: bool) -> None:
             for name in ("num_in", "num_out", "num_dropped", "num_rejected")
         }
         _print_table("ingest", list(totals), [totals])
+    if summary.duplicates:
+        counts = {name: summary.duplicates[name] for name in DUPLICATE_COUNTS}
+        _print_table("near duplicates", list(counts), [counts])
     for name, funnel in summary.funnels.items():
         lines = [
             {

@@ -1,7 +1,8 @@
-"""The main path: ingest -> score -> select -> export, each stage resumable, each accounted for.
+"""The main path: ingest -> score -> dedup -> select -> export, each stage resumable, each accounted for.
 
     corpus     = documents read from the recipe's inputs
     scores     = numbers of every document by every scorer the recipe names
+    duplicates = clusters of near duplicates, by the signatures among the scores
     decisions  = SQL over the scores: kept, or the step and reason that dropped it
     dataset    = the kept documents
 
@@ -21,13 +22,15 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 from gristmill.pipelines import dataset_card, files, write_dataset
+from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
+from gristmill.pipelines.mark_duplicates import Corpus, FindEdges
 from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
 from gristmill.pipelines.progress import QuietReporter, Reporter, watched
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import Limits, ReadDocuments, is_stream, is_written
-from gristmill.pipelines.recipe import Recipe, Selection, missing_files
+from gristmill.pipelines.recipe import Duplicates, Recipe, Selection, missing_files
 from gristmill.pipelines.records import Split
 from gristmill.pipelines.runner import is_dataflow, num_workers, run_pipeline
 from gristmill.pipelines.score_documents import (
@@ -50,11 +53,12 @@ from gristmill.pipelines.select_sql import CompiledSelection, compile_selection,
 from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.workspace import Workspace, locked, open_workspace
 from gristmill.scorers.base import GristmillError, RecipeError, Scorer, ScorerError, SelectionError
+from gristmill.scorers.minhash import MinHash
 from gristmill.scorers.registry import make_scorer
 
 LOCAL_SHUFFLE_BYTES = 1 << 30
 """Text that Beam's local runner may shuffle: it holds about 4 bytes of memory a byte."""
-STAGES = ("ingest", "score", "select", "export")
+STAGES = ("ingest", "score", "dedup", "select", "export")
 
 
 @dataclass
@@ -63,12 +67,14 @@ class Summary:
 
     Args:
         ingested: Ledger of ingest.
+        duplicates: Manifest of the near duplicates.
         funnels: Selection -> its funnel.
         datasets: Selection -> manifest of its dataset.
         notes: Warnings.
     """
 
     ingested: list[LedgerRow] = field(default_factory=list)
+    duplicates: dict[str, Any] = field(default_factory=dict)
     funnels: dict[str, list[FunnelStep]] = field(default_factory=dict)
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -114,6 +120,8 @@ class Curation:
                 shards = read_corpus(workspace)
             if "score" in stages:
                 self.score(workspace, shards)
+            if "dedup" in stages and self.recipe.duplicates is not None:
+                summary.duplicates = self.dedup(workspace, shards, self.recipe.duplicates)
             for compiled in self.selections:
                 name = compiled.selection.name
                 if "select" in stages:
@@ -141,6 +149,12 @@ class Curation:
         if "score" in stages and self.scorers:
             names = tuple(scorer.name for scorer in self.scorers)
             results["score"] = self._run_scores(workspace, [ScoreTask(shard, names) for shard in shards])
+        if "dedup" in stages and self.recipe.duplicates is not None:
+            corpus = self._signed(workspace, shards, self.recipe.duplicates)
+            bands = range(self.recipe.duplicates.num_bands)
+            results["dedup"] = self._run(
+                range(len(shards)), "FindEdges" >> FindEdges(corpus, bands, "duplicates")
+            )
         for compiled in self.selections if "export" in stages else ():
             name = compiled.selection.name
             part = write_dataset.Part("train", tuple(shard.name for shard in shards), 0, 0)
@@ -176,20 +190,27 @@ class Curation:
         for scorer in self.scorers:
             commit_scores(workspace, shards, scorer)
 
+    def dedup(self, workspace: Workspace, shards: Sequence[Shard], rule: Duplicates) -> dict[str, Any]:
+        """Signatures -> clusters of near duplicates."""
+        with reported(self.reporter, "dedup", shards):
+            manifest = mark_duplicates(self._signed(workspace, shards, rule), self._run)
+        if rule.max_cluster_size is not None and manifest["largest_cluster"] > rule.max_cluster_size:
+            raise SelectionError(
+                f"the largest cluster of near duplicates holds {manifest['largest_cluster']:,} documents, duplicates."
+                f"max_cluster_size is {rule.max_cluster_size:,}; look at `gristmill sql WORKSPACE --query "
+                "largest_clusters`, then raise the threshold or the limit"
+            )
+        return manifest
+
     def select(
         self, workspace: Workspace, shards: Sequence[Shard], compiled: CompiledSelection
     ) -> list[FunnelStep]:
         """Scores -> decisions."""
+        if compiled.near is not None:
+            require_marked(self._signed(workspace, shards, compiled.near))
         block_lists = read_block_lists(self.recipe.block)
-        num_documents, num_bytes = (
-            sum(getattr(s, name) for s in shards) for name in ("num_rows", "num_bytes")
-        )
-        started = time.monotonic()
-        self.reporter.start(f"select {compiled.selection.name}", num_bytes)
-        try:
+        with reported(self.reporter, f"select {compiled.selection.name}", shards):
             return select_documents(workspace, shards, self.scorers, compiled, block_lists)
-        finally:
-            self.reporter.finish(num_documents, num_bytes, time.monotonic() - started)
 
     def export(
         self, workspace: Workspace, shards: Sequence[Shard], compiled: CompiledSelection
@@ -227,6 +248,10 @@ class Curation:
         }
         card = dataset_card.render(workspace, self.recipe, compiled.selection, self.scorers)
         return write_dataset.commit_dataset(workspace, name, parts, provenance, card)
+
+    def _signed(self, workspace: Workspace, shards: Sequence[Shard], rule: Duplicates) -> Corpus:
+        (scorer,) = (scorer for scorer in self.scorers if isinstance(scorer, MinHash))
+        return Corpus(workspace, tuple(shards), scorer, rule)
 
     def _run_ingest(self, workspace: Workspace, plan: IngestPlan, splits: Sequence[Split]) -> PipelineResult:
         limits = Limits(plan.shard_bytes, self.recipe.max_document_bytes, sampled_share=plan.sampled_share)
@@ -293,6 +318,7 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
     if mistakes:
         raise RecipeError("\n".join(mistakes))
     score_columns(scorers)
+    _check_duplicates(recipe, scorers)
     compiled = []
     for position, selection in enumerate(recipe.select):
         try:
@@ -306,6 +332,21 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
     return Curation(recipe, tuple(scorers), tuple(compiled), options, reporter or QuietReporter())
 
 
+def _check_duplicates(recipe: Recipe, scorers: Sequence[Scorer]) -> None:
+    rule = recipe.duplicates
+    if rule is None:
+        return
+    scorer = next((scorer for scorer in scorers if isinstance(scorer, MinHash)), None)
+    if scorer is None:
+        raise RecipeError("duplicates: no scorer makes signatures; add minhash to `score`")
+    needed = rule.num_bands * rule.rows_per_band
+    if needed > scorer.num_perm:
+        raise RecipeError(
+            f"duplicates: {rule.num_bands} bands of {rule.rows_per_band} rows need {needed} values of a signature, "
+            f"minhash makes {scorer.num_perm}; use fewer bands or rows, or raise minhash's num_perm"
+        )
+
+
 def _unreachable(recipe: Recipe) -> Iterator[str]:
     """One line for every path that only this machine can open."""
     paths = {f"corpus.{number}.path": item.path for number, item in enumerate(recipe.corpus)}
@@ -316,6 +357,20 @@ def _unreachable(recipe: Recipe) -> Iterator[str]:
 
 def _place(recipe: Recipe, position: int, selection: Selection) -> str:
     return f"select.{position}" if len(recipe.select) > 1 else "select"
+
+
+@contextmanager
+def reported(reporter: Reporter, stage: str, shards: Sequence[Shard]) -> Iterator[None]:
+    """Report on a stage that the launcher does as a whole."""
+    num_documents, num_bytes = (
+        sum(getattr(shard, name) for shard in shards) for name in ("num_rows", "num_bytes")
+    )
+    started = time.monotonic()
+    reporter.start(stage, num_bytes)
+    try:
+        yield
+    finally:
+        reporter.finish(num_documents, num_bytes, time.monotonic() - started)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from gristmill.pipelines import files
+from gristmill.pipelines.cluster_duplicates import STAGE as DEDUP
 from gristmill.pipelines.curate import Curation
 from gristmill.pipelines.ledger import LedgerRow, read_ledger
 from gristmill.pipelines.plan_splits import IngestPlan
@@ -46,6 +47,12 @@ def preview(curation: Curation) -> Iterator[str]:
     )
     yield f"ingest     {done}; {cost}"
     yield from _preview_scores(curation, workspace, shards, plan, new_bytes)
+    if curation.recipe.duplicates is not None:
+        rule = curation.recipe.duplicates
+        history = _history(workspace, [DEDUP])
+        num_bytes = sum(shard.num_bytes for shard in shards) + new_bytes
+        cost = _cost(history, num_bytes)
+        yield f"dedup      from {rule.threshold:g}, {rule.num_bands} bands of {rule.rows_per_band} rows; {cost}"
     total = sum(shard.num_bytes for shard in shards) + new_bytes
     for compiled in curation.selections:
         name = compiled.selection.name

@@ -114,6 +114,24 @@ class Block(Section):
     doc_ids: list[Text] = []
 
 
+class Duplicates(Section):
+    """When two documents are near duplicates, by the signatures of `minhash`.
+
+    A pair of Jaccard similarity s is found with probability 1 - (1 - s^rows_per_band)^num_bands: more bands find more,
+    more rows find less. The default leaves 0.4 % of the pairs at 0.8; `num_bands: 14, rows_per_band: 8` is datatrove's,
+    which leaves 8 %. `verify` compares every member's shingles with its representative's; `prefer` says whose
+    documents represent; a bucket of more than `max_bucket` documents is not compared all with all, and reported.
+    """
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    num_bands: Annotated[int, Field(ge=1)] = 18
+    rows_per_band: Annotated[int, Field(ge=1)] = 6
+    max_bucket: Annotated[int, Field(ge=1)] = 64
+    verify: bool = True
+    prefer: list[str] = []
+    max_cluster_size: Annotated[int, Field(ge=2)] | None = None
+
+
 class Deduplicate(Section):
     """Which member of a duplicate cluster survives: source priority, then a score's better end, then doc_id.
 
@@ -206,6 +224,7 @@ class Recipe(Section):
     corpus: Annotated[list[Input], Field(min_length=1)]
     block: Block = Block()
     score: list[ScorerEntry] = []
+    duplicates: Duplicates | None = None
     select: list[Selection] = []
     export: Export = Export()
     max_reject_rate: Share = 0.01

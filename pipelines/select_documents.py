@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 from gristmill import sql
 from gristmill.pipelines import files
 from gristmill.pipelines.budget import find_cut, random_keys
+from gristmill.pipelines.cluster_duplicates import read_clusters
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, read_footer, write_side_file
 from gristmill.pipelines.recipe import Block
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.scratch import scratch_database
-from gristmill.pipelines.select_sql import RANDOM_KEY, CompiledSelection, quote
+from gristmill.pipelines.select_sql import NEAR, RANDOM_KEY, CompiledSelection, quote
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import Scorer, SelectionError
@@ -132,7 +133,8 @@ def selection_identity(
         "expanded": compiled.expanded,
         "macros": blake2b(sql.read_sql("macros.sql").encode(), digest_size=8).hexdigest(),
         "block": block_lists.digest(),
-        "scorers": {scorer.name: scorer.fingerprint() for scorer in scorers},
+        "scorers": {scorer.name: scorer.fingerprint() for scorer in scorers if compiled.reads(scorer)},
+        "duplicates": compiled.near and compiled.near.model_dump(mode="json"),
         "shards": blake2b(repr([asdict(shard) for shard in shards]).encode(), digest_size=16).hexdigest(),
     }
 
@@ -199,6 +201,8 @@ def read_columns(
     )
     with files.open_read(workspace.documents(shard.name)) as file:
         table = pq.read_table(file, columns=sorted(names))
+    if NEAR in columns:
+        table = table.append_column(NEAR, read_clusters(workspace, shard))
     for scorer in scorers:
         wanted = [name for name in scorer.schema().names if name in columns]
         if not wanted:
@@ -256,7 +260,7 @@ class _Judge:
             f"WHEN {condition} THEN row('{step}', {reason})"
             for condition, step, reason in self._rules(compiled)
         )
-        duplicate_hash = "exact_duplicate_hash" if compiled.preference else "NULL"
+        duplicate_hash = compiled.duplicate_key or "NULL"
         keys = "".join(f", {budget.key}, {budget.weight}" for budget in compiled.budgets)
         return (
             "INSERT INTO judged SELECT shard_number, position, doc_id, source, num_chars, verdict[1], verdict[2], "

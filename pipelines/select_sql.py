@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 from gristmill import sql
-from gristmill.pipelines.recipe import Recipe, Selection, nearest
+from gristmill.pipelines.recipe import Duplicates, Recipe, Selection, nearest
 from gristmill.scorers import schema
 from gristmill.scorers.base import Column, RecipeError, Scorer
 
@@ -17,7 +17,11 @@ RANDOM_KEY = {"quota": "quota_key", "sample": "sample_key"}
 """Columns with a seeded random number for each document, one a step, so that no step repeats another's choice."""
 UNITS = {"documents": "1", "characters": "num_chars", "tokens": "num_tokens"}
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-TAKEN = {"shard_number", "position", "verdict", *RANDOM_KEY.values()}
+SIGNATURES = "minhash"
+"""Scorer whose signatures near duplicates are found by."""
+NEAR = "near_duplicate"
+"""Column with the near-duplicate cluster of a document."""
+TAKEN = {NEAR, "shard_number", "position", "verdict", *RANDOM_KEY.values()}
 """Columns that selection itself puts beside the scores."""
 NUMBERS = {
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL"),
@@ -60,6 +64,8 @@ class CompiledSelection:
         selection: As in the recipe.
         predicates: Step name -> boolean expression, in order.
         preference: SQL expression for deduplication, lower is preferred; None where duplicates stay.
+        duplicate_key: SQL expression for the duplicate cluster, null for none; None where duplicates stay.
+        near: When documents are near duplicates, None where only equal texts are duplicates or duplicates stay.
         budgets: In order.
         columns: Every column the expressions read, computed ones resolved.
         expanded: Computed column that some expression names -> its own expression.
@@ -68,9 +74,16 @@ class CompiledSelection:
     selection: Selection
     predicates: dict[str, str]
     preference: str | None
+    duplicate_key: str | None
+    near: Duplicates | None
     budgets: tuple[Budget, ...]
     columns: tuple[str, ...]
     expanded: dict[str, str]
+
+    def reads(self, scorer: Scorer) -> bool:
+        """Whether decisions depend on a scorer."""
+        is_signed = self.near is not None and scorer.name == SIGNATURES
+        return is_signed or any(name in self.columns for name in scorer.schema().names)
 
     def columns_of(self, expression: str) -> list[str]:
         """The stored columns an expression reads."""
@@ -117,12 +130,9 @@ def compile_selection(
     predicates = dict(selection.where)
     for step, predicate in predicates.items():
         checker.check(predicate, "BOOLEAN", f"{place}.where.{step}")
-    preference = None
+    preference = duplicate_key = None
     if selection.deduplicate is not None:
-        if "exact_duplicate_hash" not in checker.columns:
-            raise RecipeError(
-                f"{place}.deduplicate: no scorer marks duplicates; add exact_duplicate to `score`"
-            )
+        duplicate_key = _duplicate_key(recipe, checker, place)
         prefer = selection.deduplicate.prefer
         _check_sources(recipe, prefer, f"{place}.deduplicate.prefer")
         ranks = "".join(f" WHEN source = {quote(source)} THEN {rank}" for rank, source in enumerate(prefer))
@@ -132,7 +142,7 @@ def compile_selection(
             direction = selection.deduplicate.direction
             then = checker.key(selection.deduplicate.then, direction, f"{place}.deduplicate.then")
         preference = f"row({rank}, coalesce({then}, 'inf'::DOUBLE))"
-        checker.used += ["source", "exact_duplicate_hash"]
+        checker.used += ["source", duplicate_key]
     if selection.quota is not None:
         _check_sources(recipe, selection.quota.keep, f"{place}.quota.keep")
     budgets = tuple(_budgets(selection, checker, place))
@@ -141,7 +151,23 @@ def compile_selection(
     )
     named = {name for text in checker.used for name in _column_references(text)}
     expanded = {name: text for name, text in checker.expanded.items() if name in named}
-    return CompiledSelection(selection, predicates, preference, budgets, tuple(columns), expanded)
+    near = recipe.duplicates if NEAR in columns else None
+    return CompiledSelection(
+        selection, predicates, preference, duplicate_key, near, budgets, tuple(columns), expanded
+    )
+
+
+def _duplicate_key(recipe: Recipe, checker: "_Checker", place: str) -> str:
+    """SQL for the duplicate cluster of a document: of near ones if they are marked, else of equal texts."""
+    exact = "exact_duplicate_hash" in checker.columns
+    if recipe.duplicates is not None:
+        return f"coalesce({NEAR}, exact_duplicate_hash)" if exact else NEAR
+    if not exact:
+        raise RecipeError(
+            f"{place}.deduplicate: nothing marks duplicates; add exact_duplicate to `score`, or minhash and a "
+            "`duplicates` section"
+        )
+    return "exact_duplicate_hash"
 
 
 def _check_sources(recipe: Recipe, named: Iterable[str], place: str) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 from gristmill.pipelines import files
+from gristmill.pipelines.cluster_duplicates import STAGE as DEDUP
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.ledger import check_conservation, folder_of, read_footer, read_ledger
+from gristmill.pipelines.ledger import check_conservation, folder_of, read_footer, read_ledger, require_footer
 from gristmill.pipelines.plan_splits import digest
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import content_digest, ledger_row
@@ -58,6 +59,11 @@ def verify_workspace(workspace: Workspace) -> Report:
                 path, _check_aligned(workspace, shard, path, required=shard.name in done)
             )
         report.facts.append(f"scores: {scorer} ({fingerprint})")
+    if workspace.read_json("duplicates", "manifest.json") is not None:
+        for shard in shards:
+            path = workspace.duplicates(shard.name)
+            report.problems += _guard(path, _check_duplicates(workspace, shard, path))
+        report.facts.append("duplicates")
     for selection in _folders(workspace, "decisions"):
         done = stages.get(folder_of(select_stage(selection)), set())
         decided = [shard for shard in shards if shard.name in done]
@@ -144,6 +150,19 @@ def _check_aligned(workspace: Workspace, shard: Shard, path: str, *, required: b
         yield f"{path}: doc_ids are not those of {shard.name}"
 
 
+def _check_duplicates(workspace: Workspace, shard: Shard, path: str) -> Iterator[str]:
+    if shard.name not in {row.shard for row in read_ledger(workspace, DEDUP)}:
+        return  # ingested since duplicates were marked
+    if require_footer(path)["content"] != shard.content:
+        yield f"{path}: made from other documents"
+        return
+    with files.open_read(path) as side, files.open_read(workspace.documents(shard.name)) as documents:
+        table = pq.read_table(side, page_checksum_verification=True)
+        expected = pq.read_table(documents, columns=["doc_id"]).take(table["position"])
+    if not table.select(["doc_id"]).equals(expected):
+        yield f"{path}: doc_ids are not those of {shard.name}"
+
+
 def _check_decisions(workspace: Workspace, selection: str, shards: Sequence[Shard]) -> Iterator[str]:
     manifest = workspace.read_json("decisions", selection, "manifest.json")
     if manifest is None:
@@ -199,13 +218,16 @@ def _referenced_scores(workspace: Workspace) -> set[tuple[str, str]]:
 
 
 def _unfinished(workspace: Workspace) -> tuple[str, ...]:
-    """Beginnings of the paths of shards that an interrupted ingest has made and will not make again."""
+    """Beginnings of the paths of what an interrupted ingest or dedup has made and will not make again."""
     content = workspace.read_json("corpus", "inputs.json")
     names = [split["name"] for item in (content["inputs"] if content else []) for split in item["splits"]]
     if content and workspace.read_json("corpus", "shards.json") is not None:
         names = [name for name in names if workspace.read_json("corpus", f"{name}.json") is None]
     kinds = ("corpus", "documents", "rejects")
-    return tuple(workspace.path(kind, f"{name}-") for name in names for kind in kinds)
+    unfinished = [workspace.path(kind, f"{name}-") for name in names for kind in kinds]
+    if workspace.read_json("duplicates", "manifest.json") is None:
+        unfinished.append(workspace.path("duplicates", ""))
+    return tuple(unfinished)
 
 
 def _referenced(workspace: Workspace, shards: list[Shard]) -> Iterator[str]:
@@ -221,6 +243,8 @@ def _referenced(workspace: Workspace, shards: list[Shard]) -> Iterator[str]:
         yield workspace.corpus(shard.name)
         yield workspace.documents(shard.name)
         yield workspace.rejects(shard.name)
+        yield workspace.duplicates(shard.name)
+    yield workspace.path("duplicates", "manifest.json")
     for name in ("current.json", "wanted.json"):
         yield workspace.path("scores", name)
     for scorer, fingerprint in _referenced_scores(workspace):

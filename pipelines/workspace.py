@@ -46,6 +46,10 @@ class Workspace:
         """The Parquet side file of one scorer, row-aligned with the shard."""
         return self.path("scores", scorer, fingerprint, f"{shard}.parquet")
 
+    def duplicates(self, shard: str) -> str:
+        """The Parquet file of the shard's near duplicates."""
+        return self.path("duplicates", f"{shard}.parquet")
+
     def decisions(self, selection: str, shard: str) -> str:
         """The Parquet file of one selection's decisions, row-aligned with the shard."""
         return self.path("decisions", selection, f"{shard}.parquet")

@@ -52,6 +52,22 @@ REJECTS = pa.schema(
 )
 """One row for every record that could not be read: where it was, why, and its first bytes."""
 
+DUPLICATES = pa.schema(
+    [
+        pa.field("position", pa.int64(), nullable=False),
+        DOC_ID,
+        pa.field("cluster_id", pa.uuid(), nullable=False),
+        pa.field("representative", pa.uuid(), nullable=False),
+        pa.field("matched_doc", pa.uuid(), nullable=False),
+        pa.field("estimated_jaccard", pa.float64(), nullable=False),
+        pa.field("jaccard", pa.float64()),
+    ]
+)
+"""One row for every document of a near-duplicate cluster, its representative included.
+
+`position` is its row in the shard; `jaccard` is null where verification was off.
+"""
+
 DECISIONS = pa.schema(
     [
         DOC_ID,

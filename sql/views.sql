@@ -26,7 +26,11 @@ SELECT selection, doc_id, id, url, source, file, reason
 FROM raw_takedowns
 
 -- name: duplicates
--- One row per document of an exact duplicate cluster; the representative is the member with the smallest doc_id.
+-- One row per document of a duplicate cluster, its representative included: near duplicates where they are marked, and
+-- documents of equal text beside them, whose representative is the member with the smallest doc_id.
+SELECT doc_id, cluster_id, representative, matched_doc, estimated_jaccard, jaccard
+FROM raw_near_duplicates
+UNION ALL
 SELECT
     doc_id,
     exact_duplicate_hash AS cluster_id,
@@ -34,9 +38,12 @@ SELECT
     min(doc_id) OVER cluster AS matched_doc,
     1.0 AS estimated_jaccard,
     1.0 AS jaccard
-FROM raw_exact_duplicate
+FROM raw_exact_duplicate ANTI JOIN raw_near_duplicates USING (doc_id)
 WHERE exact_duplicate_hash IN (
-    SELECT exact_duplicate_hash FROM raw_exact_duplicate GROUP BY exact_duplicate_hash HAVING count(*) > 1
+    SELECT exact_duplicate_hash
+    FROM raw_exact_duplicate ANTI JOIN raw_near_duplicates USING (doc_id)
+    GROUP BY exact_duplicate_hash
+    HAVING count(*) > 1
 )
 WINDOW cluster AS (PARTITION BY exact_duplicate_hash)
 

@@ -1,12 +1,12 @@
 CREATE VIEW datasets AS SELECT selection, num_documents, num_bytes, num_files, path FROM raw_datasets;
 CREATE VIEW decisions AS SELECT selection, doc_id, kept, step, reason, survivor FROM raw_decisions;
 CREATE VIEW documents AS SELECT doc_id, id, "source", url, host, created, "year", num_chars, num_bytes, blank, repaired, content_hash, shard FROM raw_documents;
-CREATE VIEW duplicates AS SELECT doc_id, exact_duplicate_hash AS cluster_id, min(doc_id) OVER (PARTITION BY exact_duplicate_hash) AS representative, min(doc_id) OVER (PARTITION BY exact_duplicate_hash) AS matched_doc, 1.0 AS estimated_jaccard, 1.0 AS jaccard FROM raw_exact_duplicate WHERE (exact_duplicate_hash = ANY(SELECT exact_duplicate_hash FROM raw_exact_duplicate GROUP BY exact_duplicate_hash HAVING (count_star() > 1)));
+CREATE VIEW duplicates AS (SELECT doc_id, cluster_id, representative, matched_doc, estimated_jaccard, jaccard FROM raw_near_duplicates) UNION ALL (SELECT doc_id, exact_duplicate_hash AS cluster_id, min(doc_id) OVER (PARTITION BY exact_duplicate_hash) AS representative, min(doc_id) OVER (PARTITION BY exact_duplicate_hash) AS matched_doc, 1.0 AS estimated_jaccard, 1.0 AS jaccard FROM (raw_exact_duplicate ANTI JOIN raw_near_duplicates USING (doc_id)) WHERE (exact_duplicate_hash = ANY(SELECT exact_duplicate_hash FROM (raw_exact_duplicate ANTI JOIN raw_near_duplicates USING (doc_id)) GROUP BY exact_duplicate_hash HAVING (count_star() > 1))));
 CREATE VIEW ledger AS SELECT stage, shard, num_in, num_out, num_dropped, num_rejected, num_bytes, "seconds", reasons FROM raw_ledger;
 CREATE VIEW models AS SELECT scorer, fingerprint, "option", digest FROM raw_models;
 CREATE VIEW raw_decisions AS SELECT 's' AS selection, * FROM (SELECT * FROM read_parquet(list_value('WORKSPACE/decisions/s/part-00000-00000-0000.parquet')));
 CREATE VIEW raw_documents AS SELECT * FROM read_parquet(list_value('WORKSPACE/documents/part-00000-00000-0000.parquet'));
-CREATE VIEW raw_exact_duplicate AS SELECT doc_id, exact_duplicate_hash FROM score_exact_duplicate;
+CREATE VIEW raw_exact_duplicate AS SELECT doc_id, exact_duplicate_hash FROM (score_exact_duplicate INNER JOIN raw_documents USING (doc_id)) WHERE (NOT blank);
 CREATE VIEW raw_ledger AS SELECT * FROM read_parquet(list_value('WORKSPACE/ledger/export-s.parquet', 'WORKSPACE/ledger/ingest.parquet', 'WORKSPACE/ledger/score-exact_duplicate-FINGERPRINT.parquet', 'WORKSPACE/ledger/score-language-FINGERPRINT.parquet', 'WORKSPACE/ledger/score-pii-FINGERPRINT.parquet', 'WORKSPACE/ledger/score-rules-FINGERPRINT.parquet', 'WORKSPACE/ledger/select-s.parquet'));
 CREATE VIEW rejects AS SELECT path, "location", reason, head FROM raw_rejects;
 CREATE VIEW runs AS SELECT run, started, "seconds", command, status, message, "version" FROM raw_runs;

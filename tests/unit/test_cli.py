@@ -16,6 +16,7 @@ SURFACE = {
     "run": ["recipe", RECIPE_OPTIONS | {"--dry-run", "--sample"}],
     "ingest": ["recipe", RECIPE_OPTIONS],
     "score": ["recipe", RECIPE_OPTIONS],
+    "dedup": ["recipe", RECIPE_OPTIONS],
     "select": ["recipe", RECIPE_OPTIONS],
     "export": ["recipe", RECIPE_OPTIONS],
     "sql": ["workspace query", {"-f", "--file", "--query", "--param", "--format", "-o", "--output"}],

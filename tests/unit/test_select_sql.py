@@ -112,7 +112,8 @@ def test_tokens_want_a_scorer_that_counts_them():
 
 def test_deduplicate_wants_a_scorer_that_marks_duplicates():
     assert refused(scorers=(Numbers(),), deduplicate={}) == (
-        "select.0.deduplicate: no scorer marks duplicates; add exact_duplicate to `score`"
+        "select.0.deduplicate: nothing marks duplicates; add exact_duplicate to `score`, or minhash and a "
+        "`duplicates` section"
     )
 
 

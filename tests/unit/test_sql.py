@@ -277,9 +277,11 @@ def test_keep_rates_are_those_of_the_decisions(full):
 
 
 def test_duplicates_name_every_member_of_every_cluster(full):
-    """Also the blank documents: they have one hash, and a step of their own that drops them."""
+    """But not the blank ones: they are no duplicates of one another, and a step of their own drops them."""
     clusters = {}
     for row in ROWS:
+        if not row.text.strip():
+            continue
         clusters.setdefault(" ".join(row.text.lower().split()), []).append(str(row.doc_id))
     expected = {
         member: min(members) for members in clusters.values() if len(members) > 1 for member in members
