@@ -273,7 +273,7 @@ def _add_scores(
             continue
         builder.connection.execute(f"CREATE VIEW score_{scorer} AS {scan(paths)}")
         joined.append(f"score_{scorer}")
-        columns += [column["name"] for column in manifest["columns"]]
+        columns += [column["name"] for column in manifest["columns"] if not _is_bytes(column["type"])]
         options, libraries = json.dumps(manifest["options"]), json.dumps(manifest["libraries"])
         described += [
             (
@@ -304,6 +304,11 @@ def _add_scores(
     builder.files("raw_near_duplicates", schema.DUPLICATES, [local(path) for path in near if path in names])
     builder.rows("raw_score_columns", SCORE_COLUMNS, described)
     builder.rows("raw_models", MODELS, models)
+
+
+def _is_bytes(kind: str) -> bool:
+    """Whether a column holds bytes that say nothing to a reader of `scores`; `score_<scorer>` has them."""
+    return kind.startswith("fixed_size_binary")
 
 
 def _binds(connection: duckdb.DuckDBPyConnection, expression: str, tables: Sequence[str]) -> bool:

@@ -34,7 +34,8 @@ corpus:
   - {path: input/docstrings.jsonl, source: docstrings, licence: as each package}
   - {path: input/documentation.jsonl, source: documentation, licence: as each package}
   - {path: input/licences.jsonl, source: licences, licence: as each package}
-score: [rules, language, pii, exact_duplicate]
+score: [rules, language, pii, exact_duplicate, minhash]
+duplicates: {threshold: 0.8, prefer: [documentation, docstrings]}
 select:
   name: demo
   where:                             # in order; the first that is not true is the reason
@@ -50,8 +51,8 @@ export: {redact_pii: true}
 QUESTIONS = (
     "select source, count(*) as documents, round(avg(kept::int), 3) as keep_rate, "
     "mode(reason) as commonest_reason from documents join decisions using (doc_id) group by source order by source",
-    "select d.id, r.id as duplicate_of from duplicates join documents d using (doc_id) "
-    "join documents r on r.doc_id = representative where d.doc_id <> r.doc_id order by d.num_chars desc, d.id limit 5",
+    "select d.id, r.id as duplicate_of, round(jaccard, 3) as jaccard from duplicates join documents d using (doc_id) "
+    "join documents r on r.doc_id = representative where jaccard < 1 order by d.num_chars desc, d.id limit 5",
 )
 
 

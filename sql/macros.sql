@@ -55,6 +55,10 @@ CREATE OR REPLACE MACRO c4_passes(
 ) AS
     num_sentences >= min_sentences AND num_lorem_ipsum = 0 AND num_curly_bracket = 0;
 
+-- Chance that MinHash LSH finds a pair of this Jaccard similarity: 1 - (1 - s^rows)^bands.
+CREATE OR REPLACE MACRO collision_probability(jaccard, num_bands, rows_per_band) AS
+    1 - pow(1 - pow(jaccard, rows_per_band), num_bands);
+
 -- FineWeb (arXiv 2406.17557, section 3.5).
 CREATE OR REPLACE MACRO fineweb_passes(
     line_punct_ratio, short_line_ratio, char_dup_ratio, newline_to_word_ratio,

@@ -99,6 +99,64 @@ GROUP BY cluster_id
 ORDER BY num_documents DESC, cluster_id
 LIMIT 50
 
+-- name: cluster_sizes
+-- One row per size of duplicate clusters: how many there are, and the documents in them.
+WITH clusters AS (SELECT cluster_id, count(*) AS size FROM duplicates GROUP BY cluster_id)
+SELECT size, count(*) AS num_clusters, sum(size) AS num_documents
+FROM clusters
+GROUP BY size
+ORDER BY size
+
+-- name: source_overlap
+-- One row per pair of sources: duplicates of the first whose representative is of the second.
+SELECT member.source AS source, kept.source AS representative_source, count(*) AS num_documents
+FROM duplicates
+JOIN documents AS member USING (doc_id)
+JOIN documents AS kept ON kept.doc_id = representative
+WHERE representative <> duplicates.doc_id
+GROUP BY ALL
+ORDER BY source, representative_source
+
+-- name: closest_calls
+-- One row per duplicate, the 20 least similar to their representatives first, with the beginnings of both texts.
+SELECT
+    nearest.doc_id,
+    jaccard,
+    estimated_jaccard,
+    member.id,
+    kept.id AS representative_id,
+    left(own.text, 200) AS text,
+    left(other.text, 200) AS representative_text
+FROM (
+    SELECT * FROM duplicates
+    WHERE representative <> doc_id
+    ORDER BY coalesce(jaccard, estimated_jaccard), doc_id
+    LIMIT 20
+) AS nearest
+JOIN documents AS member USING (doc_id)
+JOIN documents AS kept ON kept.doc_id = representative
+JOIN texts AS own ON own.doc_id = nearest.doc_id
+JOIN texts AS other ON other.doc_id = representative
+ORDER BY coalesce(jaccard, estimated_jaccard), member.doc_id
+
+-- name: simhash_pairs
+-- One row per pair of documents of one source and host whose 64-bit hashes, such as `simhash`, differ in at most 3 bits.
+-- parameter: hash column
+SELECT
+    a.source,
+    a.host,
+    a.doc_id,
+    b.doc_id AS other_doc,
+    a.id,
+    b.id AS other_id,
+    bit_count(xor(s.{hash}::UBIGINT, t.{hash}::UBIGINT)) AS num_bits
+FROM documents AS a
+JOIN scores AS s ON s.doc_id = a.doc_id
+JOIN documents AS b ON b.source = a.source AND b.host IS NOT DISTINCT FROM a.host AND b.doc_id > a.doc_id
+JOIN scores AS t ON t.doc_id = b.doc_id
+WHERE bit_count(xor(s.{hash}::UBIGINT, t.{hash}::UBIGINT)) <= 3 AND NOT a.blank AND NOT b.blank
+ORDER BY a.source, a.host, num_bits, a.doc_id, b.doc_id
+
 -- name: duplicate_ids
 -- One row per source and user's id that several documents share.
 SELECT source, id, count(*) AS num_documents

@@ -68,13 +68,17 @@ QUERY_GRAIN = {
     "score_agreement": ["source"],
     "dropped_from_host": ["selection", "doc_id"],
     "largest_clusters": ["cluster_id"],
+    "cluster_sizes": ["size"],
+    "source_overlap": ["source", "representative_source"],
+    "closest_calls": ["doc_id"],
+    "simhash_pairs": ["doc_id", "other_doc"],
     "duplicate_ids": ["source", "id"],
     "reject_reasons": ["reason"],
     "costs": ["stage"],
 }
 NULLABLE = {"year"}
 """A document without a date has no year; its group is one row like the others."""
-ARGUMENTS = {"score": "quality", "first": "quality", "second": "badness", "host": "h1.example"}
+ARGUMENTS = {"score": "quality", "first": "quality", "second": "badness", "hash": "num_tokens", "host": "h1.example"}
 
 
 @pytest.fixture(scope="module")
