@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import orjson
 import pyarrow as pa
 import pyarrow.csv
+
 from gristmill import sql
 from gristmill.pipelines import files
 

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset
+
 from gristmill import sql
 from gristmill.pipelines import files
 from gristmill.pipelines.select_sql import quote

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from typing import IO, Any
 
 import click
-from gristmill.scorers.base import GristmillError
 from rich.console import Console
 from rich.table import Table
+
+from gristmill.scorers.base import GristmillError
 
 DUPLICATE_COUNTS = (
     "num_clusters",

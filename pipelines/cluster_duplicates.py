@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from gristmill.pipelines import files
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, read_footer, write_side_file
 from gristmill.pipelines.mark_duplicates import (

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import pyarrow.parquet as pq
+
 from gristmill.pipelines import files
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, require_footer
 from gristmill.pipelines.plan_splits import IngestPlan

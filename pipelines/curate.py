@@ -21,6 +21,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
+
 from gristmill.pipelines import dataset_card, files, write_dataset
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import yaml
+
 from gristmill.pipelines.recipe import Recipe, Selection
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import Scorer

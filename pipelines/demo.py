@@ -14,6 +14,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pyarrow as pa
+
 from gristmill.pipelines import files
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.curate import Summary, prepare

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
+
 from gristmill.scorers.base import CorpusError
 
 TEMPORARY_PREFIX = ".tmp-"

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from gristmill.pipelines import files
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema

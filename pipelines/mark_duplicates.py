@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from gristmill.pipelines import files
 from gristmill.pipelines.arrow_beam import KEYED_BLOCK
 from gristmill.pipelines.recipe import Duplicates

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from gristmill.pipelines import files
 from gristmill.pipelines.jsonl import CREATED_FIELDS, URL_FIELDS, as_string, dump
 from gristmill.pipelines.recipe import Input, nearest

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
-from gristmill.pipelines.ledger import LedgerRow, finished_tasks
-from gristmill.pipelines.workspace import Workspace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gristmill.pipelines.ledger import LedgerRow, finished_tasks
+from gristmill.pipelines.workspace import Workspace
 
 POLL_S = 0.5
 

@@ -18,6 +18,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute
+
 from gristmill.pipelines import files, folder, jsonl, parquet, warc
 from gristmill.pipelines.extract_html import Extractor
 from gristmill.pipelines.ledger import LedgerRow, record_task, require_footer, write_side_file

@@ -13,9 +13,6 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from gristmill.pipelines import files
-from gristmill.scorers.base import RecipeError, ScorerError
-from gristmill.scorers.registry import path_options
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -25,6 +22,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from gristmill.pipelines import files
+from gristmill.scorers.base import RecipeError, ScorerError
+from gristmill.scorers.registry import path_options
 
 Format = Literal["jsonl", "parquet", "warc", "text", "html"]
 Unit = Literal["documents", "characters", "tokens"]

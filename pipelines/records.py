@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from gristmill.pipelines.recipe import Input
 from gristmill.scorers import schema
 from gristmill.scorers.duplicates import hash128

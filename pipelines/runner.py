@@ -28,6 +28,7 @@ from apache_beam.runners.job.utils import dict_to_struct
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.resources import AcceleratorHint
+
 from gristmill.scorers import base
 from gristmill.scorers.base import GristmillError, RecipeError, WorkspaceError
 

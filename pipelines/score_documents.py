@@ -13,6 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+
 from gristmill.pipelines import files
 from gristmill.pipelines.allocator import keep_freed_memory
 from gristmill.pipelines.ledger import (

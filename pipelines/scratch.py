@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+
 from gristmill import sql
 from gristmill.pipelines.select_sql import quote
 

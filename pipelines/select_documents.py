@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from gristmill import sql
 from gristmill.pipelines import files
 from gristmill.pipelines.budget import find_cut, random_keys

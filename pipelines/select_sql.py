@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+
 from gristmill import sql
 from gristmill.pipelines.recipe import Duplicates, Recipe, Selection, nearest
 from gristmill.scorers import schema

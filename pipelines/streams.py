@@ -14,6 +14,7 @@ from io import BytesIO
 from typing import Any, BinaryIO, Protocol
 
 from backports import zstd
+
 from gristmill.pipelines import files
 
 CHUNK_BYTES = 1 << 20

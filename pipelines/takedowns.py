@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from gristmill.pipelines import files
 from gristmill.pipelines.catalog import TAKEDOWNS
 from gristmill.pipelines.ledger import read_footer, write_side_file

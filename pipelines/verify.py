@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from gristmill.pipelines import files
 from gristmill.pipelines.cluster_duplicates import STAGE as DEDUP
 from gristmill.pipelines.corpus import read_corpus

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
+
 from gristmill.pipelines.extract_html import Extractor
 from gristmill.pipelines.http_body import decode_body
 from gristmill.pipelines.recipe import Input

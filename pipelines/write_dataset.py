@@ -15,6 +15,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from gristmill.pipelines import files
 from gristmill.pipelines.ledger import (
     LedgerRow,

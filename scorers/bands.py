@@ -12,6 +12,7 @@ more rows find less; neither needs other signatures, so one signature serves sev
 
 import numpy as np
 import numpy.typing as npt
+
 from gristmill.scorers.vocabulary import mix
 
 DATATROVE_BANDS = (14, 8)

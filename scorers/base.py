@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
+
 from gristmill.scorers.text import TextBatch
 
 

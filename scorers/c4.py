@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
 from gristmill.scorers.characters import Class
 from gristmill.scorers.text import Spans, TextBatch, is_any
 from gristmill.scorers.words import Mask, Positions

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+
 from gristmill.scorers.c4 import c4_lines, find_citations
 from gristmill.scorers.text import Spans, TextBatch
 from gristmill.scorers.words import Mask, Positions

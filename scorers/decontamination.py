@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
+
 from gristmill.scorers.base import Column, ModelPath, Scorer, ScorerError
 from gristmill.scorers.shingles import Shingling, shingle_hashes
 from gristmill.scorers.text import TextBatch

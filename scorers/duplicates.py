@@ -14,9 +14,10 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from xxhash import xxh3_128_digest
+
 from gristmill.scorers.base import Column, Scorer
 from gristmill.scorers.text import TextBatch
-from xxhash import xxh3_128_digest
 
 OTHER_SPACES = r"\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 """White space of Unicode (and of `str.split`) other than the blank."""

@@ -27,6 +27,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from gristmill.models.language_identifier import MAX_BYTES, LanguageIdentifier
 from gristmill.models.text_classifier import TextClassifier
 from gristmill.scorers.base import Column, ModelPath, Scorer, ScorerError

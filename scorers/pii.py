@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from gristmill.scorers.base import Column, Scorer
 from gristmill.scorers.text import TextBatch
 

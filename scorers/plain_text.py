@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from gristmill.scorers.characters import NUM_CODE_POINTS, Class, class_table, lower_table
 from gristmill.scorers.text import TextBatch, is_any
 

@@ -14,8 +14,9 @@ from importlib.metadata import entry_points
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from gristmill.scorers.base import ModelPath, Scorer, ScorerError
 from pydantic import TypeAdapter, ValidationError
+
+from gristmill.scorers.base import ModelPath, Scorer, ScorerError
 
 ENTRY_POINT_GROUP = "gristmill.scorers"
 

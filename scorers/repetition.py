@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
 from gristmill.scorers.ngrams import Positions, Repeats, repeated_ngrams
 from gristmill.scorers.text import Words
 

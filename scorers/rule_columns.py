@@ -1,6 +1,7 @@
 """What each column of the `rules` scorer means."""
 
 import pyarrow as pa
+
 from gristmill.scorers.base import Column
 
 GOPHER_QUALITY = "Gopher, arXiv 2112.11446, section A.1.1, quality filtering; as in datatrove 0.10.1"

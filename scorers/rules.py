@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
 from gristmill.scorers.base import Column, Scorer
 from gristmill.scorers.c4 import c4_lines, find_citations
 from gristmill.scorers.characters import Class

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import pyarrow as pa
+
 from gristmill.scorers.base import CorpusError
 
 DOC_ID = pa.field("doc_id", pa.uuid(), nullable=False)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
 from gristmill.scorers.plain_text import SEPARATOR, Normalization, plain_text
 from gristmill.scorers.span_hashes import span_hashes
 from gristmill.scorers.text import TextBatch

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
 from gristmill.scorers.base import Column, Scorer
 from gristmill.scorers.shingles import DATATROVE_SHINGLING, DocumentHashes, Shingling, shingle_hashes
 from gristmill.scorers.text import TextBatch

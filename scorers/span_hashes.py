@@ -7,6 +7,7 @@ wants to can make two texts of one hash; nobody's texts do so by chance.
 
 import numpy as np
 import numpy.typing as npt
+
 from gristmill.scorers.vocabulary import mix
 
 Hashes = npt.NDArray[np.uint64]

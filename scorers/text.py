@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from gristmill.scorers.characters import Class, class_table, lower_table
 from gristmill.scorers.vocabulary import Vocabulary, encode
 from gristmill.scorers.words import Mask, Positions, cut_raw_words, cut_spaced_words, cut_words

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import ClassVar
 
 import pyarrow as pa
+
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.scorers.base import Column, ModelPath, Scorer, ScorerError
 from gristmill.scorers.text import TextBatch

@@ -18,6 +18,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+
 from gristmill.scorers.characters import NUM_CODE_POINTS, Class, class_table
 
 Chars = npt.NDArray[np.uint32]

@@ -8,6 +8,7 @@ ingest        a function: a recipe's inputs -> an ingested corpus, by the pure f
 from pathlib import Path
 
 import pytest
+
 from gristmill.pipelines.extract_html import Extractor
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared/data"

@@ -39,7 +39,12 @@ def make_curation(folder: Path, corpus: Path, scorers: list[str]) -> Curation:
                 "name": "bench",
                 "where": {"long_enough": "rps_doc_word_count > 50"},
                 "deduplicate": {},
-                "top": {"by": "rps_doc_word_count", "keep": "1/2", "of": "characters", "direction": "highest"},
+                "top": {
+                    "by": "rps_doc_word_count",
+                    "keep": "1/2",
+                    "of": "characters",
+                    "direction": "highest",
+                },
             },
         }
     )
@@ -73,14 +78,19 @@ def data_digest(folder: Path) -> str:
     state = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if relative.parts[0] in ("corpus", "documents", "scores", "decisions") and path.suffix in (".arrow", ".parquet"):
+        if relative.parts[0] in ("corpus", "documents", "scores", "decisions") and path.suffix in (
+            ".arrow",
+            ".parquet",
+        ):
             state.update(str(relative).encode() + path.read_bytes())
     return state.hexdigest()
 
 
 def main() -> None:
     """Print the two times and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, default=CORPUS)
     parser.add_argument("--scorers", default="rules,exact_duplicate")
     parser.add_argument("--rounds", type=int, default=2)

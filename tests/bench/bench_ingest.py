@@ -65,7 +65,9 @@ def write_input(path: Path, corpus: Path, num_bytes: int) -> int:
 
 def main() -> None:
     """Print a line a size, then the ratio of the two peaks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, default=CORPUS)
     parser.add_argument("--gigabytes", type=float, default=2.0)
     arguments = parser.parse_args()

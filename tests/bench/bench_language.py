@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from gristmill.models.language_identifier import LanguageIdentifier
 from py3langid.langid import MODEL_FILE
 from py3langid.langid import LanguageIdentifier as Peer
 from resiliparse.parse.lang import detect_fast, supported_langs
+
+from gristmill.models.language_identifier import LanguageIdentifier
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data/multilingual"
 LENGTHS = (20, 50, 100, 300, 1000, 10_000)

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+
 from gristmill import sql
 from gristmill.scorers.rules import Rules
 from gristmill.scorers.text import TextBatch

@@ -26,6 +26,7 @@ from pathlib import Path
 import datasketch
 import numpy as np
 import numpy.typing as npt
+
 from gristmill.pipelines.allocator import keep_freed_memory
 from gristmill.scorers.decontamination import Decontamination
 from gristmill.scorers.minhash import MinHash, estimate_jaccard, multipliers, signatures

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from gristmill.scorers.registry import SCORERS, make_scorer, scorer_class, scorer_names
-from gristmill.scorers.shingles import Shingling
-from gristmill.scorers.text import TextBatch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from gristmill.scorers.registry import SCORERS, make_scorer, scorer_class, scorer_names
+from gristmill.scorers.shingles import Shingling
+from gristmill.scorers.text import TextBatch
 
 OTHER_OPTIONS = {
     "decontamination": {"sets": {"other": "other.jsonl"}, "n": 8, "fields": ("question",)},

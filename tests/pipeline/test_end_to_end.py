@@ -17,6 +17,7 @@ from contextlib import suppress
 import pyarrow.parquet as pq
 import pytest
 from corpora import gzip_members, html, http, warc_record, write_lines, write_table
+
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.recipe import load_recipe

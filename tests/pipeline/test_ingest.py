@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from corpora import gzip_members, html, http, ingest, make_recipe, warc_record, write_lines, write_table
+
 from gristmill.pipelines.corpus import commit_corpus
 from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.ledger import LedgerRow

@@ -7,6 +7,8 @@ from pathlib import Path
 import apache_beam as beam
 import pyarrow.parquet as pq
 import pytest
+from mills import Row, build
+
 from gristmill.pipelines import mark_duplicates as stages
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
 from gristmill.pipelines.mark_duplicates import Corpus
@@ -18,7 +20,6 @@ from gristmill.scorers.duplicates import ExactDuplicate
 from gristmill.scorers.minhash import MinHash
 from gristmill.scorers.shingles import DATATROVE_SHINGLING, shingle_hashes
 from gristmill.scorers.text import TextBatch
-from mills import Row, build
 
 WORDS = [f"w{number}" for number in range(400)]
 THRESHOLD = 0.8

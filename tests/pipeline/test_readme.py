@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from gristmill.scorers.text import TextBatch
 
 ROOT = Path(__file__).resolve().parents[2]

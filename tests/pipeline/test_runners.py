@@ -33,6 +33,7 @@ from corpora import make_recipe, write_lines
 from gcp_storage_emulator.server import create_server
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+
 from gristmill.pipelines import files
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.cli import main

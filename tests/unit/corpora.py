@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from gristmill.pipelines import files
 from gristmill.pipelines.corpus import commit_corpus
 from gristmill.pipelines.plan_splits import SHARD_BYTES, IngestPlan, commit_plan, plan_ingest

@@ -6,6 +6,7 @@ from typing import ClassVar
 from uuid import UUID
 
 import pyarrow as pa
+
 from gristmill.pipelines import dataset_card, files, write_dataset
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, write_side_file
 from gristmill.pipelines.read_documents import content_digest

@@ -6,12 +6,13 @@ import datasketch
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill.scorers import bands
 from gristmill.scorers.bands import DATATROVE_BANDS, band_hashes, choose_bands, collision_probability
 from gristmill.scorers.minhash import multipliers, signatures
 from gristmill.scorers.shingles import DocumentHashes
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 @given(st.floats(0, 1), st.integers(1, 64), st.integers(1, 32))

@@ -8,11 +8,12 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from gristmill.pipelines import budget
 from gristmill.pipelines.budget import NOTHING, find_cut, random_keys
 from gristmill.pipelines.records import doc_ids, uuid_array
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 TINY, LARGE = 5e-324, 1.7976931348623157e308
 keys = st.one_of(

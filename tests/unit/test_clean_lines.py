@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import rules_reference as reference
-from gristmill.scorers.clean_lines import clean_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gristmill.scorers.clean_lines import clean_lines
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared/data/corpus/mixed-00.jsonl.gz"
 PIECES = st.sampled_from(

@@ -7,9 +7,10 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
+from mills import Row, build, publish
+
 from gristmill.pipelines.cli import main
 from gristmill.pipelines.workspace import locked
-from mills import Row, build, publish
 
 RECIPE_OPTIONS = {"--quiet", "--set"}
 SURFACE = {

@@ -3,6 +3,9 @@
 from itertools import combinations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gristmill.scorers.clusters import (
     assign_members,
     bucket_pairs,
@@ -12,8 +15,6 @@ from gristmill.scorers.clusters import (
     link_to_first,
     unique_pairs,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 small_graphs = st.integers(1, 12).flatmap(
     lambda n: st.tuples(

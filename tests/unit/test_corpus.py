@@ -1,7 +1,8 @@
 """What the corpus manifest reports."""
 
-from gristmill.pipelines.corpus import count_duplicate_ids
 from mills import Row, build
+
+from gristmill.pipelines.corpus import count_duplicate_ids
 
 
 def test_ids_shared_within_a_source_count_once_each(tmp_path):

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import shingles_reference as reference
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from gristmill.scorers.base import ScorerError
 from gristmill.scorers.decontamination import Decontamination
 from gristmill.scorers.shingles import Shingling
 from gristmill.scorers.text import TextBatch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 

@@ -6,10 +6,11 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 import xxhash
-from gristmill.scorers.base import TextBatch
-from gristmill.scorers.duplicates import ExactDuplicate, hash128, normalize
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gristmill.scorers.base import TextBatch
+from gristmill.scorers.duplicates import ExactDuplicate, hash128, normalize
 
 
 def texts_of(*texts):

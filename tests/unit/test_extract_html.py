@@ -5,6 +5,7 @@ import signal
 import sys
 
 import pytest
+
 from gristmill.pipelines.extract_html import WORKER, Extracted, Extractor, decode_html, extract_text
 
 RUSSIAN = "Привет, мир! Это обычный русский текст о погоде и природе. " * 4

@@ -4,6 +4,7 @@ import os
 import stat
 
 import pytest
+
 from gristmill.pipelines import files
 from gristmill.scorers.base import CorpusError
 

@@ -5,6 +5,7 @@ import gzip
 import pytest
 from backports import zstd
 from corpora import html
+
 from gristmill.pipelines import folder
 from gristmill.pipelines.recipe import Input
 from gristmill.pipelines.records import Piece

@@ -7,9 +7,10 @@ from functools import partial
 import brotli
 import pytest
 from backports import zstd
-from gristmill.pipelines.http_body import decode_body
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gristmill.pipelines.http_body import decode_body
 
 HTML = b"<html><body>" + b"some text " * 50 + b"</body></html>"
 

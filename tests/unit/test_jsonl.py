@@ -11,11 +11,12 @@ import orjson
 import pytest
 from backports import zstd
 from corpora import write_lines
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill.pipelines import jsonl, streams
 from gristmill.pipelines.recipe import Input
 from gristmill.pipelines.records import Piece
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 MAX = 1 << 20
 FIELDS = Input(path="a", source="web")

@@ -7,13 +7,14 @@ import fasttext
 import numpy as np
 import pyarrow as pa
 import pytest
+from py3langid.langid import MODEL_FILE
+from py3langid.langid import LanguageIdentifier as Peer
+
 from gristmill.models.language_identifier import MAX_BYTES, LanguageIdentifier
 from gristmill.models.text_classifier import TextClassifier, one_line
 from gristmill.scorers.base import ScorerError
 from gristmill.scorers.language import Language
 from gristmill.scorers.text import TextBatch
-from py3langid.langid import MODEL_FILE
-from py3langid.langid import LanguageIdentifier as Peer
 
 SENTENCES = {
     "en": "The mill grinds the grain that the farmers bring down from the hills in autumn.",

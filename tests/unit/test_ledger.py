@@ -7,6 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gristmill.pipelines.ledger import (
     LedgerRow,
     check_conservation,
@@ -21,8 +24,6 @@ from gristmill.pipelines.ledger import (
 from gristmill.pipelines.workspace import open_workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import WorkspaceError
-from hypothesis import given
-from hypothesis import strategies as st
 
 ROW = LedgerRow(
     "score:x:1", "part-0", num_in=10, num_out=7, num_dropped=2, num_rejected=1, reasons={"a": 2, "b": 1}

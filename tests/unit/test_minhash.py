@@ -12,6 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill.scorers import minhash
 from gristmill.scorers.minhash import (
     NO_SHINGLE,
@@ -23,8 +26,6 @@ from gristmill.scorers.minhash import (
 )
 from gristmill.scorers.shingles import DATATROVE_SHINGLING, DocumentHashes, Shingling, shingle_hashes
 from gristmill.scorers.text import TextBatch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 

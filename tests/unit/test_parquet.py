@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora import write_table
+
 from gristmill.pipelines import parquet
 from gristmill.pipelines.recipe import Input
 from gristmill.pipelines.records import Piece

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from gristmill.scorers.pii import KINDS, Pii, redact
-from gristmill.scorers.text import TextBatch
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gristmill.scorers.pii import KINDS, Pii, redact
+from gristmill.scorers.text import TextBatch
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared/data/corpus/mixed-02.jsonl.gz"
 EMAIL, IP, PHONE = range(len(KINDS))

@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora import make_recipe, write_lines, write_table
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gristmill.pipelines import files, plan_splits
 from gristmill.pipelines.plan_splits import commit_plan, discover, format_of, pack, plan_ingest
 from gristmill.pipelines.recipe import Input, missing_files
 from gristmill.pipelines.records import Piece
 from gristmill.pipelines.workspace import open_workspace
 from gristmill.scorers.base import CorpusError, RecipeError
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.fixture

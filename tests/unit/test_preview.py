@@ -2,6 +2,7 @@
 
 import pytest
 from corpora import make_recipe, write_lines
+
 from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.preview import preview
 from gristmill.pipelines.runner import beam_options

@@ -5,6 +5,8 @@ import json
 import time
 
 import pytest
+from rich.console import Console
+
 from gristmill.pipelines import progress
 from gristmill.pipelines.ledger import LedgerRow, record_task
 from gristmill.pipelines.progress import (
@@ -15,7 +17,6 @@ from gristmill.pipelines.progress import (
     watched,
 )
 from gristmill.pipelines.workspace import open_workspace
-from rich.console import Console
 
 
 def lines(stream):

@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora import gzip_members, html, http, ingest, make_recipe, warc_record, write_lines, write_table
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from gristmill.pipelines import files, read_documents
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, read_corpus
 from gristmill.pipelines.ledger import LedgerRow, read_ledger
@@ -27,8 +30,6 @@ from gristmill.pipelines.records import Records, doc_ids, to_documents, to_text_
 from gristmill.scorers import schema
 from gristmill.scorers.base import CorpusError, WorkspaceError
 from gristmill.scorers.duplicates import hash128
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 def data_files(workspace):

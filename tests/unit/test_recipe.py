@@ -4,6 +4,7 @@ import json
 from fractions import Fraction
 
 import pytest
+
 from gristmill.pipelines.recipe import Recipe, load_recipe, missing_files
 from gristmill.scorers.base import RecipeError
 

@@ -6,6 +6,9 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill.pipelines.records import (
     Piece,
     Records,
@@ -19,8 +22,6 @@ from gristmill.pipelines.records import (
     uuid_array,
     uuid_text,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def ids(source, relative, offsets):

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pytest
+
 from gristmill.scorers import registry
 from gristmill.scorers.base import Scorer, ScorerError
 from gristmill.scorers.duplicates import ExactDuplicate
@@ -111,7 +112,11 @@ def test_a_scorer_of_an_installed_package(installed):
             "minhash.shingling: unknown option 'siez', did you mean 'size'? (there are: collapse_numbers,",
         ),
         ("minhash", {"shingling": {"size": 0}}, "minhash.shingling: size is 0, must be at least 1"),
-        ("minhash", {"shingling": {"unit": "line"}}, "minhash.shingling.unit: found 'line', allowed is Literal["),
+        (
+            "minhash",
+            {"shingling": {"unit": "line"}},
+            "minhash.shingling.unit: found 'line', allowed is Literal[",
+        ),
         (
             "minhash",
             {"shingling": 5},

@@ -11,11 +11,12 @@ import duckdb
 import pyarrow as pa
 import pytest
 import rules_reference as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill import sql
 from gristmill.scorers.rules import Rules
 from gristmill.scorers.text import TextBatch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared/data/corpus/mixed-00.jsonl.gz"
 MULTILINGUAL = Path(__file__).resolve().parents[3] / "shared/data/multilingual"

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from backports import zstd
 from corpora import gzip_members, html, http, make_recipe, warc_record, write_lines, write_table
+
 from gristmill.pipelines.corpus import commit_corpus
 from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.plan_splits import commit_plan

@@ -11,6 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from mills import SOURCES, Numbers, Row, build, score
+
 from gristmill.pipelines import select_documents as module
 from gristmill.pipelines.budget import random_keys
 from gristmill.pipelines.ledger import read_ledger, write_side_file
@@ -23,9 +27,6 @@ from gristmill.pipelines.select_documents import (
 )
 from gristmill.scorers.base import SelectionError, WorkspaceError
 from gristmill.scorers.duplicates import ExactDuplicate
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-from mills import SOURCES, Numbers, Row, build, score
 
 FINE = settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
 NUMBERS = Numbers()

@@ -6,13 +6,14 @@ from typing import ClassVar
 
 import pyarrow as pa
 import pytest
+from mills import Numbers
+
 from gristmill import sql
 from gristmill.pipelines.recipe import Recipe, Selection
 from gristmill.pipelines.select_sql import Budget, compile_selection, quote, score_columns
 from gristmill.scorers.base import Column, RecipeError, Scorer
 from gristmill.scorers.duplicates import ExactDuplicate
 from gristmill.scorers.rules import Rules
-from mills import Numbers
 
 RECIPE = Recipe(
     workspace="/w", corpus=[{"path": "/a.jsonl", "source": "web"}, {"path": "/b.jsonl", "source": "books"}]

@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import shingles_reference as reference
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from gristmill.scorers.characters import class_table
 from gristmill.scorers.plain_text import Normalization
 from gristmill.scorers.shingles import DATATROVE_SHINGLING, Shingling, shingle_hashes
 from gristmill.scorers.span_hashes import ROW, span_hashes
 from gristmill.scorers.text import TextBatch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill.scorers.shingles import DATATROVE_SHINGLING, DocumentHashes, Shingling, shingle_hashes
 from gristmill.scorers.simhash import MAX_COUNT, SimHash, hamming, simhashes
 from gristmill.scorers.text import TextBatch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def group(documents: list[list[int]]) -> DocumentHashes:

@@ -9,6 +9,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mills import SOURCES, Numbers, Row, build, publish
+
 from gristmill import sql
 from gristmill.pipelines import answers
 from gristmill.pipelines.catalog import named_query, open_catalog, run_query
@@ -22,7 +24,6 @@ from gristmill.scorers.duplicates import ExactDuplicate
 from gristmill.scorers.language import Language
 from gristmill.scorers.pii import Pii
 from gristmill.scorers.rules import Rules
-from mills import SOURCES, Numbers, Row, build, publish
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "views.sql"
 ROWS = [
@@ -78,7 +79,13 @@ QUERY_GRAIN = {
 }
 NULLABLE = {"year"}
 """A document without a date has no year; its group is one row like the others."""
-ARGUMENTS = {"score": "quality", "first": "quality", "second": "badness", "hash": "num_tokens", "host": "h1.example"}
+ARGUMENTS = {
+    "score": "quality",
+    "first": "quality",
+    "second": "badness",
+    "hash": "num_tokens",
+    "host": "h1.example",
+}
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ from functools import partial
 
 import pytest
 from backports import zstd
-from gristmill.pipelines import streams
-from gristmill.pipelines.streams import CHUNK_BYTES, DamagedStream, compression_of, find_member, read_chunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gristmill.pipelines import streams
+from gristmill.pipelines.streams import CHUNK_BYTES, DamagedStream, compression_of, find_member, read_chunks
 
 CHECKED = {zstd.CompressionParameter.checksum_flag: 1}
 COMPRESS = {

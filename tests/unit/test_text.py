@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import rules_reference as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gristmill.scorers.characters import Class, class_table, lower_table
 from gristmill.scorers.ngrams import repeated_ngrams, repeats
 from gristmill.scorers.text import Spans, TextBatch, Words
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 PIECES = st.sampled_from(
     [

@@ -1,11 +1,12 @@
 """The `tokens` scorer, with tokenizers made on the spot."""
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
 from gristmill.pipelines.recipe import load_recipe
 from gristmill.scorers.base import ScorerError
 from gristmill.scorers.registry import make_scorer
 from gristmill.scorers.text import TextBatch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora import ingest, make_recipe, write_lines
+from mills import Mill, Numbers, publish, score
+
 from gristmill.pipelines.corpus import read_corpus
 from gristmill.pipelines.ledger import read_footer, write_side_file
 from gristmill.pipelines.plan_splits import commit_plan, plan_ingest
@@ -19,7 +21,6 @@ from gristmill.pipelines.verify import collect_garbage, verify_workspace
 from gristmill.pipelines.workspace import Workspace, open_workspace
 from gristmill.scorers import schema
 from gristmill.scorers.duplicates import ExactDuplicate
-from mills import Mill, Numbers, publish, score
 
 SCORERS = (Numbers(), ExactDuplicate())
 RULES = {"where": {"good": "quality >= 1"}, "deduplicate": {}}

@@ -9,6 +9,7 @@ import brotli
 import pytest
 from backports import zstd
 from corpora import gzip_members, html, http, warc_record
+
 from gristmill.pipelines import warc
 from gristmill.pipelines.recipe import Input
 from gristmill.pipelines.records import Piece, parse_created, to_documents, to_text_free

@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from gristmill.pipelines import files
 from gristmill.pipelines.workspace import _start_time, locked, open_workspace
 from gristmill.scorers.base import CorpusError, WorkspaceError

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from mills import NO_BLOCKS, Numbers, Row, build, publish
+
 from gristmill.pipelines import dataset_card, files, write_dataset
 from gristmill.pipelines.ledger import read_ledger
 from gristmill.pipelines.recipe import Export, Recipe, Selection
@@ -19,7 +21,6 @@ from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.verify import verify_workspace
 from gristmill.pipelines.write_dataset import DATASET, plan_parts
 from gristmill.scorers.base import SelectionError
-from mills import NO_BLOCKS, Numbers, Row, build, publish
 
 ROWS = [
     Row(
