@@ -113,7 +113,7 @@ def read_edges(corpus: Corpus, work: str) -> tuple[Pairs, Floats]:
 
 
 def _verify(corpus: Corpus, run: Run, work: str, rows: Rows) -> Callable[[Pairs], Floats]:
-    """A function from pairs of (member, representative), as positions in `rows`, to their true similarities."""
+    """A function from distinct pairs of documents, as positions in `rows`, to their true similarities."""
     attempts = count()
 
     def compare(pairs: Pairs) -> Floats:
@@ -121,9 +121,10 @@ def _verify(corpus: Corpus, run: Run, work: str, rows: Rows) -> Callable[[Pairs]
         run(member_blocks(corpus, rows[pairs]), "VerifyMembers" >> VerifyMembers(corpus, work, attempt))
         tables = [_read(item.path) for item in _work_files(corpus, work, f"verified-{attempt:03d}-")]
         table = pa.concat_tables([VERIFIED.empty_table(), *tables])
-        jaccard = np.full(len(rows), np.nan)
-        jaccard[np.searchsorted(rows, table["member"].to_numpy())] = table["jaccard"].to_numpy()
-        return jaccard[pairs[:, 0]]
+        jaccard = np.empty(len(pairs))
+        answered = np.lexsort((table["representative"].to_numpy(), table["member"].to_numpy()))
+        jaccard[np.lexsort((pairs[:, 1], pairs[:, 0]))] = table["jaccard"].to_numpy()[answered]
+        return jaccard
 
     return compare
 

@@ -258,18 +258,21 @@ def compare_shingles(
 ) -> str:
     """Write the true Jaccard similarity of this shard's members to their representatives."""
     number, blocks = element
-    table = pa.Table.from_batches(blocks).combine_chunks().sort_by("member")
-    members = table["member"].to_numpy()
+    table = pa.Table.from_batches(blocks).combine_chunks()
+    table = table.sort_by([(name, "ascending") for name in MEMBER.names])
+    members, which = np.unique(table["member"].to_numpy(), return_inverse=True)
     column = table["shingles"].combine_chunks()
     values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
     own = corpus.read_shingles(number, members)
     jaccard = [
-        true_jaccard(mine, values[start:end])
-        for mine, start, end in zip(own, offsets[:-1], offsets[1:], strict=True)
+        true_jaccard(own[mine], values[start:end])
+        for mine, start, end in zip(which.tolist(), offsets[:-1], offsets[1:], strict=True)
     ]
     path = corpus.workspace.path(folder, f"verified-{attempt:03d}-{number:05d}.parquet")
     with files.committed(path) as file:
-        pq.write_table(pa.table([members, table["representative"], pa.array(jaccard)], schema=VERIFIED), file)
+        pq.write_table(
+            pa.table([table["member"], table["representative"], pa.array(jaccard)], schema=VERIFIED), file
+        )
     return path
 
 

@@ -20,6 +20,9 @@ Pairs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
+LOOKAHEAD = 8
+"""Candidates of a document that are verified before they are asked for, once another one was refuted."""
+
 
 class Buckets(NamedTuple):
     """Candidate pairs of one partition of band hashes.
@@ -208,11 +211,13 @@ def cluster_verified(
         similarity: As in `cluster_documents`.
         priority: As in `cluster_documents`.
         threshold: True Jaccard similarity that a member must reach.
-        verify: Pairs of (member, representative) -> true Jaccard similarities; each pair is asked once, a member at
-            most once a call. None trusts the signatures.
+        verify: Pairs of documents -> true Jaccard similarities; each pair is asked once. The first call asks for a
+            pair a member; later ones for the next candidates near refuted ones as well, so that a document of many
+            false candidates does not take as many calls. None trusts the signatures.
     """
     own = np.arange(len(priority))
     known, known_jaccard = np.empty(0, np.int64), np.empty(0)
+    failing = np.zeros(len(own), bool)
     num_parted = 0
     while True:
         representative, estimate, leader = cluster_documents(pairs, similarity, priority)
@@ -220,9 +225,12 @@ def cluster_verified(
             return Stars(representative, estimate, np.full(len(own), np.nan), 0)
         members = np.flatnonzero(representative != own)
         found = np.stack([members, representative[members]], axis=1)
-        unknown = found[~np.isin(_keys(found), known)]
-        if len(unknown):
-            known, known_jaccard = np.append(known, _keys(unknown)), np.append(known_jaccard, verify(unknown))
+        if not np.isin(_keys(found), known).all():
+            wanted = np.concatenate([found, _candidates(pairs, similarity, failing, leader)])
+            keys, which = np.unique(_keys(wanted), return_index=True)
+            is_unknown = ~np.isin(keys, known)
+            jaccard = verify(wanted[which[is_unknown]])
+            known, known_jaccard = np.append(known, keys[is_unknown]), np.append(known_jaccard, jaccard)
             order = np.argsort(known)
             known, known_jaccard = known[order], known_jaccard[order]
         jaccard = np.ones(len(own))
@@ -232,6 +240,26 @@ def cluster_verified(
             return Stars(representative, estimate, jaccard, num_parted)
         num_parted += int(failing.sum())
         pairs, similarity = part(pairs, similarity, failing, representative, leader)
+
+
+def _candidates(pairs: Pairs, similarity: Floats, failing: Flags, leader: Rows) -> Pairs:
+    """Pairs that may be asked for soon: documents within two edges of refuted ones, with their best neighbours.
+
+    A neighbour stands for all of its signature, so its leader is what a document would be compared with.
+    """
+    is_near = failing.copy()
+    for _ in range(2):
+        touched = is_near[pairs].any(axis=1)
+        is_near[pairs[touched]] = True
+    touched = is_near[pairs].any(axis=1)
+    both = np.concatenate([pairs[touched], pairs[touched][:, ::-1]])
+    order = np.lexsort((both[:, 1], -np.tile(similarity[touched], 2), both[:, 0]))
+    both = both[order]
+    is_first = np.r_[True, both[1:, 0] != both[:-1, 0]][: len(both)]
+    rank = np.arange(len(both)) - np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
+    both = both[rank < LOOKAHEAD]
+    both[:, 1] = leader[both[:, 1]]
+    return both[both[:, 0] != both[:, 1]]
 
 
 def part(
