@@ -81,8 +81,8 @@ def main() -> None:
         peaks.append(answer["peak_megabytes"])
         print(
             f"{answer['megabytes']:8,.0f} MB of text, {answer['documents']:,} documents of {num_lines:,} lines: "
-            f"{answer['megabytes'] / answer['seconds']:.1f} MB/s ({answer['megabytes'] / answer['cpu_seconds']:.1f} MB a "
-            f"CPU second), peak {answer['peak_megabytes']:.0f} MB of which imports {answer['imports_megabytes']:.0f} MB"
+            f"{answer['megabytes'] / answer['seconds']:.1f} MB/s ({answer['megabytes'] / answer['cpu_seconds']:.1f} MB "
+            f"a CPU second), peak {answer['peak_megabytes']:.0f} MB of which imports {answer['imports_megabytes']:.0f} MB"
         )
     print(f"peak memory of the large input over the small one: {peaks[1] / peaks[0]:.2f}")
 
