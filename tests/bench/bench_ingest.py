@@ -79,11 +79,13 @@ def main() -> None:
             command = [sys.executable, "-c", RUN, str(path), f"{folder}/workspace"]
             answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         peaks.append(answer["peak_megabytes"])
+        megabytes, documents = answer["megabytes"], answer["documents"]
+        print(f"{megabytes:8,.0f} MB of text, {documents:,} documents of {num_lines:,} lines: ", end="")
         print(
-            f"{answer['megabytes']:8,.0f} MB of text, {answer['documents']:,} documents of {num_lines:,} lines: "
-            f"{answer['megabytes'] / answer['seconds']:.1f} MB/s ({answer['megabytes'] / answer['cpu_seconds']:.1f} MB "
-            f"a CPU second), peak {answer['peak_megabytes']:.0f} MB of which imports {answer['imports_megabytes']:.0f} MB"
+            f"{megabytes / answer['seconds']:.1f} MB/s ({megabytes / answer['cpu_seconds']:.1f} MB a CPU second), ",
+            end="",
         )
+        print(f"peak {answer['peak_megabytes']:.0f} MB of which imports {answer['imports_megabytes']:.0f} MB")
     print(f"peak memory of the large input over the small one: {peaks[1] / peaks[0]:.2f}")
 
 

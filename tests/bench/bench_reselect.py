@@ -175,11 +175,9 @@ def main() -> None:
             command = [sys.executable, "-c", RUN, here, folder, str(int(millions * 1e6))]
             answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             points.append((math.log(millions), math.log(answer["seconds"])))
-            print(
-                f"{millions:4.0f} million documents: {answer['seconds']:6.1f} s, "
-                f"peak {answer['peak_megabytes']:,.0f} MB, kept after each step {answer['kept']}, tokens over budget {answer['tokens_over_budget']:.7f}",
-                flush=True,
-            )
+            print(f"{millions:4.0f} million documents: {answer['seconds']:6.1f} s, ", end="")
+            print(f"peak {answer['peak_megabytes']:,.0f} MB, kept after each step {answer['kept']}, ", end="")
+            print(f"tokens over budget {answer['tokens_over_budget']:.7f}", flush=True)
     if len(points) > 1:
         exponent = np.polyfit(*zip(*points, strict=True), 1)[0]
         print(f"time grows as (number of documents)^{exponent:.2f}")
