@@ -235,7 +235,7 @@ def demo(folder: str) -> None:
 
 def _prepare(context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool) -> Any:
     from gristmill.pipelines.curate import prepare
-    from gristmill.pipelines.recipe import load_recipe
+    from gristmill.pipelines.load_recipe import load_recipe
     from gristmill.pipelines.runner import beam_options
 
     options = beam_options(context.args)

@@ -26,12 +26,13 @@ from gristmill.pipelines import dataset_card, files, write_dataset
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
+from gristmill.pipelines.load_recipe import missing_files
 from gristmill.pipelines.mark_duplicates import Corpus, FindEdges
 from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
 from gristmill.pipelines.progress import QuietReporter, Reporter, watched
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import Limits, ReadDocuments, is_stream, is_written
-from gristmill.pipelines.recipe import Duplicates, Recipe, Selection, missing_files
+from gristmill.pipelines.recipe import Duplicates, Recipe, Selection
 from gristmill.pipelines.records import Split
 from gristmill.pipelines.runner import is_dataflow, num_workers, run_pipeline
 from gristmill.pipelines.score_documents import (

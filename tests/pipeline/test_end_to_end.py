@@ -20,7 +20,7 @@ from corpora import gzip_members, html, http, warc_record, write_lines, write_ta
 
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.curate import prepare
-from gristmill.pipelines.recipe import load_recipe
+from gristmill.pipelines.load_recipe import load_recipe
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.verify import collect_garbage, verify_workspace
 from gristmill.pipelines.workspace import open_workspace

@@ -5,7 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from gristmill.pipelines.recipe import Recipe, load_recipe, missing_files
+from gristmill.pipelines.load_recipe import load_recipe, missing_files
+from gristmill.pipelines.recipe import Recipe
 from gristmill.scorers.base import RecipeError
 
 BASE = {

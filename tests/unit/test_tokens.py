@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from gristmill.pipelines.recipe import load_recipe
+from gristmill.pipelines.load_recipe import load_recipe
 from gristmill.scorers.base import ScorerError
 from gristmill.scorers.registry import make_scorer
 from gristmill.scorers.text import TextBatch
