@@ -285,9 +285,8 @@ def report(name: str, documents: Documents) -> None:
                 groups.setdefault(representative, []).append(number)
             for group in groups.values():
                 together.update(combinations(group, 2))
-            print(
-                f"    one cluster against the pairs at the threshold: P R F1 {compare(together, as_set(truth.pairs[near]))}"
-            )
+            agreement = compare(together, as_set(truth.pairs[near]))
+            print(f"    one cluster against the pairs at the threshold: P R F1 {agreement}")
             if documents.duplicates is not None:
                 wanted = as_set(np.array([[position[a], position[b]] for a, b in documents.duplicates]))
                 score, at = best_f1(truth, wanted)
