@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from gristmill.pipelines import files
 from gristmill.pipelines.arrow_beam import KEYED_BLOCK
 from gristmill.pipelines.recipe import Duplicates
-from gristmill.pipelines.score_documents import Shard, read_batches
+from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.bands import band_hashes
 from gristmill.scorers.clusters import Pairs, Rows, bucket_pairs, link_to_first, unique_pairs
@@ -88,15 +88,27 @@ class Corpus:
         """
         local = rows - self.starts[number]
         found = []
-        start = 0
-        for batch in read_batches(self.workspace, self.shards[number].name):
-            inside = local[(local >= start) & (local < start + len(batch))] - start
-            start += len(batch)
-            if len(inside):
-                chosen = TextBatch(batch.take(pa.array(inside)))
-                shingles = shingle_hashes(chosen, self.scorer.shingling)
-                found += np.split(shingles.hashes, shingles.offsets[1:-1])
+        for documents in self._take_documents(number, local):
+            shingles = shingle_hashes(TextBatch(documents), self.scorer.shingling)
+            found += np.split(shingles.hashes, shingles.offsets[1:-1])
         return found
+
+    def _take_documents(self, number: int, positions: Rows) -> Iterator[pa.RecordBatch]:
+        """Texts at ascending positions of a shard; batches without one are not decompressed, nor other columns."""
+        path = self.workspace.corpus(self.shards[number].name)
+        with pa.memory_map(path) if files.is_local(path) else files.open_read(path) as source:
+            names = pa.ipc.open_file(source).schema.names
+            ids, texts = (
+                pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[names.index(name)]))
+                for name in ("doc_id", "text")
+            )
+            start = 0
+            for batch in range(ids.num_record_batches):
+                end = start + len(ids.get_batch(batch))
+                inside = positions[(positions >= start) & (positions < end)] - start
+                start = end
+                if len(inside):
+                    yield texts.get_batch(batch).take(pa.array(inside))
 
     def least_estimate(self) -> float:
         """Similarity of signatures from which a pair is an edge."""
