@@ -50,10 +50,12 @@ DATA = (
     "corpus/*.arrow",
     "documents/*.parquet",
     "scores/*/*/*.parquet",
+    "duplicates/*.parquet",
     "decisions/*/*.parquet",
     "datasets/*/*.parquet",
 )
-SCORE = ["rules", "language", "exact_duplicate"]
+SCORE = ["rules", "language", "exact_duplicate", "minhash"]
+DUPLICATES = {"threshold": 0.5}
 SELECT = {
     "name": "good",
     "where": {"english": "language = 'en'", "long_enough": "rps_doc_word_count >= 60"},
@@ -93,7 +95,7 @@ def curation(workspace, inputs, *arguments):
         {"path": f"{inputs}/*.jsonl", "source": "plain"},
         {"path": f"{inputs}/*.gz", "source": "packed"},
     ]
-    recipe = make_recipe(workspace, sources, score=SCORE, select=SELECT)
+    recipe = make_recipe(workspace, sources, score=SCORE, duplicates=DUPLICATES, select=SELECT)
     return prepare(recipe, beam_options(arguments))
 
 
@@ -115,7 +117,7 @@ def local(tmp_path_factory, inputs):
         > 20
     )
     found = data_files(root)
-    assert len(found) == 13
+    assert len(found) == 17
     return found
 
 
@@ -255,9 +257,9 @@ def test_dataflow_translates_every_stage_with_a_gpu_for_models_only(bucket):
     mill = curation("gs://mill/ws", "gs://mill/in", *DATAFLOW)
     mill = replace(mill, scorers=(*mill.scorers, Model()))
     translated = dict(mill.translate())
-    assert list(translated) == ["ingest", "score", "export good"]
+    assert list(translated) == ["ingest", "score", "dedup", "export good"]
     accelerated = {stage: dict(accelerated_transforms(pipeline)) for stage, pipeline in translated.items()}
-    assert accelerated["ingest"] == accelerated["export good"] == {}
+    assert accelerated["ingest"] == accelerated["dedup"] == accelerated["export good"] == {}
     assert accelerated["score"] == {"ScoreDocumentsAccelerator/ScoreShards": ACCELERATOR_HINT}
     for pipeline in translated.values():
         used = {t.environment_id for t in pipeline.components.transforms.values()} - {""}
