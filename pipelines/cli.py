@@ -272,8 +272,8 @@ def _report(summary: Any, workspace: str, quiet: bool) -> None:
         }
         _print_table("ingest", list(totals), [totals])
     if summary.duplicates:
-        counts = {name: summary.duplicates[name] for name in DUPLICATE_COUNTS}
-        _print_table("near duplicates", list(counts), [counts])
+        lines = [{"count": name, "number": summary.duplicates[name]} for name in DUPLICATE_COUNTS]
+        _print_table("near duplicates", ["count", "number"], lines)
     for name, funnel in summary.funnels.items():
         lines = [
             {

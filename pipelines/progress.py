@@ -108,10 +108,10 @@ class TerminalReporter:
         """Draw a new bar."""
         self._bar = Progress(
             TextColumn("{task.description:<16}"),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[rates]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=self._console,
         )
         self._task = self._bar.add_task(stage, total=max(num_bytes, 1), rates="")
@@ -141,7 +141,7 @@ def describe_rates(num_documents: int, num_bytes: int, seconds: float) -> str:
     """Documents, documents a second and megabytes a second in words."""
     if not seconds:
         return f"{num_documents:,} documents"
-    rates = f"{num_documents / seconds:,.0f} documents/s  {num_bytes / seconds / 1e6:,.1f} MB/s"
+    rates = f"{num_documents / seconds:,.0f}/s  {num_bytes / seconds / 1e6:,.1f} MB/s"
     return f"{num_documents:,} documents  {rates}"
 
 
