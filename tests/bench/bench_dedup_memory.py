@@ -120,7 +120,8 @@ def main() -> None:
     for millions in arguments.millions:
         command = [sys.executable, "-c", RUN, here, str(int(millions * 1e6))]
         answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        points.append((math.log(millions), math.log(answer["seconds"])))
+        without = answer["seconds"] - answer["drawing"]
+        points.append((math.log(millions), math.log(answer["seconds"]), math.log(without)))
         print(
             f"{millions:5.1f} million documents: {answer['seconds']:6.1f} s ({answer['drawing']:.1f} s of it drawing), "
             f"{answer['num_passes']} passes, peak {answer['peak_megabytes']:,.0f} MB, {answer['num_edges']:,} edges, "
@@ -128,8 +129,11 @@ def main() -> None:
             flush=True,
         )
     if len(points) > 1:
-        exponent = np.polyfit(*zip(*points, strict=True), 1)[0]
-        print(f"time grows as (number of documents)^{exponent:.2f}")
+        sizes, whole, without = zip(*points, strict=True)
+        print(
+            f"time grows as (number of documents)^{np.polyfit(sizes, whole, 1)[0]:.2f}, "
+            f"without drawing as ^{np.polyfit(sizes, without, 1)[0]:.2f}"
+        )
 
 
 if __name__ == "__main__":
