@@ -6,9 +6,9 @@
 2. Judgement. A pair travels to the shard of its first document, takes that signature along to the shard of its
    second, and is an edge where the signatures agree: 4 `num_perm` + 16 bytes for each pair.
 3. Clusters, on the launcher, from the edges alone: 24 bytes an edge and about 60 a document that has one.
-4. Verification: the true Jaccard similarity of every member to its representative, once a member. The
-   representative's shingles (8 bytes each) travel to the member's shard; no text does. A member below the threshold
-   loses that edge, and its documents are clustered again, until none is below.
+4. Verification: the true Jaccard similarity of every member to its representative. The representative's shingles (8
+   bytes each) travel to the member's shard; no text does. A member below the threshold loses that edge, and its
+   documents are clustered again, until none is below: one comparison a member, and a few more where one was refuted.
 
 Beam's local runner holds what is shuffled in memory, about 4 bytes a byte, so step 1 runs in as many passes over the
 bands as keep it within `SHUFFLE_BYTES`.
