@@ -6,6 +6,7 @@ decisions and datasets follow this list, never a glob.
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import pyarrow.parquet as pq
 
@@ -32,15 +33,16 @@ def commit_corpus(workspace: Workspace, plan: IngestPlan) -> tuple[list[Shard], 
         WorkspaceError: If a planned split did not come to its end, or a shard's accounts do not add up.
     """
     names = []
-    for split in plan.splits:
-        of_split = shard_names(workspace, split)
+    for split, of_split in zip(
+        plan.splits, files.in_parallel(partial(shard_names, workspace), plan.splits), strict=True
+    ):
         if of_split is None:
             raise WorkspaceError(
                 f"{workspace.root}: split {split.name} was not read to its end; run ingest again"
             )
         names += of_split
-    rows = commit_ledger(workspace, STAGE, [ledger_row(workspace, name) for name in names])
-    shards = [_shard(workspace, name) for name in names]
+    rows = commit_ledger(workspace, STAGE, files.in_parallel(partial(ledger_row, workspace), names))
+    shards = files.in_parallel(partial(_shard, workspace), names)
     workspace.commit_json([asdict(shard) for shard in shards], "corpus", "shards.json")
     return shards, rows
 

@@ -9,7 +9,7 @@ from gristmill.pipelines.ledger import LedgerRow, read_ledger
 from gristmill.pipelines.plan_splits import IngestPlan
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import is_written
-from gristmill.pipelines.score_documents import Shard, is_scored, stage_of
+from gristmill.pipelines.score_documents import Shard, plan_scores, stage_of
 from gristmill.pipelines.select_documents import stage_of as select_stage
 from gristmill.pipelines.workspace import FORMAT_VERSION, Workspace
 from gristmill.pipelines.write_dataset import stage_of as export_stage
@@ -67,7 +67,7 @@ def _preview_scores(
     curation: Curation, workspace: Workspace, shards: Sequence[Shard], plan: IngestPlan, new_bytes: int
 ) -> Iterator[str]:
     for scorer in curation.scorers:
-        missing = [shard for shard in shards if not is_scored(workspace, shard, scorer)]
+        missing = [task.shard for task in plan_scores(workspace, shards, [scorer])]
         num_bytes = sum(shard.num_bytes for shard in missing) + new_bytes
         stage = stage_of(scorer)
         history = _history(workspace, [stage]) or _history_of_scorer(workspace, scorer.name)

@@ -99,17 +99,18 @@ def stage_of_version(name: str, fingerprint: str) -> str:
 
 def plan_scores(workspace: Workspace, shards: Sequence[Shard], scorers: Sequence[Scorer]) -> list[ScoreTask]:
     """The shards that some scorers miss, in order."""
-    tasks = []
-    for shard in shards:
-        missing = tuple(scorer.name for scorer in scorers if not is_scored(workspace, shard, scorer))
-        if missing:
-            tasks.append(ScoreTask(shard, missing))
-    return tasks
+    versions = [(scorer.name, scorer.fingerprint()) for scorer in scorers]
+
+    def task(shard: Shard) -> ScoreTask:
+        missing = (name for name, version in versions if not is_scored(workspace, shard, name, version))
+        return ScoreTask(shard, tuple(missing))
+
+    return [task for task in files.in_parallel(task, shards) if task.scorers]
 
 
-def is_scored(workspace: Workspace, shard: Shard, scorer: Scorer) -> bool:
-    """Whether a side file of this scorer is there and was made from this content."""
-    footer = read_footer(workspace.scores(scorer.name, scorer.fingerprint(), shard.name))
+def is_scored(workspace: Workspace, shard: Shard, scorer: str, fingerprint: str) -> bool:
+    """Whether a side file of this scorer version is there and was made from this content."""
+    footer = read_footer(workspace.scores(scorer, fingerprint, shard.name))
     return footer is not None and footer["content"] == shard.content
 
 
@@ -167,7 +168,7 @@ def score_shard(workspace: Workspace, shard: Shard, scorers: Sequence[Scorer]) -
             footer = {"stage": stage_of(scorer), "num_in": num_rows, "content": shard.content}
             writers[scorer.name].add_key_value_metadata(encode_footer(footer))
     for scorer in scorers:
-        record_task(workspace, _row(scorer, shard, num_rows, seconds[scorer.name]))
+        record_task(workspace, _row(stage_of(scorer), shard, num_rows, seconds[scorer.name]))
 
 
 def cut_batches(batches: Iterable[pa.RecordBatch], max_bytes: int = VIEW_BYTES) -> Iterator[pa.RecordBatch]:
@@ -201,12 +202,6 @@ def score_batch(scorer: Scorer, batch: TextBatch, where: str) -> pa.RecordBatch:
     return scores
 
 
-def ledger_row(workspace: Workspace, shard: Shard, scorer: Scorer) -> LedgerRow:
-    """What a committed side file says of itself, against the documents that were to be scored."""
-    footer = read_footer(workspace.scores(scorer.name, scorer.fingerprint(), shard.name))
-    return _row(scorer, shard, footer["num_rows"] if footer else 0, None)
-
-
 def announce_scores(workspace: Workspace, scorers: Sequence[Scorer]) -> None:
     """Note which versions are about to be scored, so that nobody takes the files of a killed run for garbage."""
     wanted = {scorer.name: scorer.fingerprint() for scorer in scorers}
@@ -216,8 +211,13 @@ def announce_scores(workspace: Workspace, scorers: Sequence[Scorer]) -> None:
 
 def commit_scores(workspace: Workspace, shards: Sequence[Shard], scorer: Scorer) -> None:
     """Check that every shard is scored, write the ledger and the description of the columns, and make them current."""
-    commit_ledger(workspace, stage_of(scorer), [ledger_row(workspace, shard, scorer) for shard in shards])
-    fingerprint = scorer.fingerprint()
+    stage, fingerprint = stage_of(scorer), scorer.fingerprint()
+
+    def row(shard: Shard) -> LedgerRow:
+        footer = read_footer(workspace.scores(scorer.name, fingerprint, shard.name))
+        return _row(stage, shard, footer["num_rows"] if footer else 0, None)
+
+    commit_ledger(workspace, stage, files.in_parallel(row, shards))
     if workspace.read_json("scores", scorer.name, fingerprint, "manifest.json") is None:
         workspace.commit_json(describe(scorer), "scores", scorer.name, fingerprint, "manifest.json")
     current = workspace.read_json("scores", "current.json") or {}
@@ -241,10 +241,8 @@ def describe(scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _row(scorer: Scorer, shard: Shard, num_out: int, seconds: float | None) -> LedgerRow:
-    return LedgerRow(
-        stage_of(scorer), shard.name, shard.num_rows, num_out, num_bytes=shard.num_bytes, seconds=seconds
-    )
+def _row(stage: str, shard: Shard, num_out: int, seconds: float | None) -> LedgerRow:
+    return LedgerRow(stage, shard.name, shard.num_rows, num_out, num_bytes=shard.num_bytes, seconds=seconds)
 
 
 class _ShardScorer(beam.DoFn):

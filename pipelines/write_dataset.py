@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -216,8 +215,7 @@ def commit_dataset(
         The manifest.
     """
     paths = [workspace.dataset(selection, part.name) for part in parts]
-    with ThreadPoolExecutor() as pool:
-        checksums = list(pool.map(checksum, paths))
+    checksums = files.in_parallel(checksum, paths)
     footers = [require_footer(path) for path in paths]
     edits: Counter[str] = Counter()
     for footer in footers:
