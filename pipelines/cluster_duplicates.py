@@ -82,11 +82,12 @@ def mark_duplicates(corpus: Corpus, run: Run) -> dict[str, Any]:
             corpus.workspace.commit_json({}, work, done)
     pairs, similarity = read_edges(corpus, work)
     rows, inverse = np.unique(pairs, return_inverse=True)
+    ranks, doc_ids = _describe(corpus, rows)
     verify = _verify(corpus, run, work, rows) if corpus.rule.verify else None
     stars = cluster_verified(
-        inverse.reshape(-1, 2), similarity, _priority(corpus, rows), corpus.rule.threshold, verify
+        inverse.reshape(-1, 2), similarity, _priority(ranks, doc_ids), corpus.rule.threshold, verify
     )
-    report = _commit_table(corpus, rows, stars, started)
+    report = _commit_table(corpus, rows, doc_ids, stars, started)
     sizes = _read_column(corpus, work, "oversized-", "size")
     content = {
         "identity": wanted,
@@ -129,21 +130,26 @@ def _verify(corpus: Corpus, run: Run, work: str, rows: Rows) -> Callable[[Pairs]
     return compare
 
 
-def _priority(corpus: Corpus, rows: Rows) -> Rows:
-    """Rank of each row by source priority, then doc_id."""
-    ranks, halves = [], []
+def _describe(corpus: Corpus, rows: Rows) -> tuple[Rows, npt.NDArray[np.uint64]]:
+    """Rank of each row's source among the preferred ones, and the halves of its doc_id, shapes (n,) and (n, 2)."""
+    ranks = [np.empty(0, np.int64)]
+    halves = [np.empty((0, 2), np.uint64)]
     numbers = corpus.shard_of(rows)
     preferred = {source: rank for rank, source in enumerate(corpus.rule.prefer)}
     for number in np.unique(numbers).tolist():
         local = rows[numbers == number] - corpus.starts[number]
         with files.open_read(corpus.workspace.documents(corpus.shards[number].name)) as file:
             table = pq.read_table(file, columns=["doc_id", "source"]).take(pa.array(local)).combine_chunks()
-        ranks += [preferred.get(source, len(preferred)) for source in table["source"].to_pylist()]
+        sources = table["source"].to_pylist()
+        ranks.append(np.array([preferred.get(source, len(preferred)) for source in sources], np.int64))
         halves.append(_halves(table["doc_id"].combine_chunks()))
-    ids = np.concatenate(halves) if halves else np.empty((0, 2), np.uint64)
-    order = np.lexsort((ids[:, 1], ids[:, 0], np.array(ranks, np.int64)))
-    priority = np.empty(len(rows), np.int64)
-    priority[order] = np.arange(len(rows))
+    return np.concatenate(ranks), np.concatenate(halves)
+
+
+def _priority(ranks: Rows, doc_ids: npt.NDArray[np.uint64]) -> Rows:
+    """Position of each row in the order of source, then doc_id."""
+    priority = np.empty(len(ranks), np.int64)
+    priority[np.lexsort((doc_ids[:, 1], doc_ids[:, 0], ranks))] = np.arange(len(ranks))
     return priority
 
 
@@ -160,12 +166,13 @@ def _read_verified(corpus: Corpus, work: str, rows: Rows, attempt: int) -> tuple
     return np.searchsorted(rows, pairs), table["jaccard"].to_numpy()
 
 
-def _commit_table(corpus: Corpus, rows: Rows, stars: Stars, started: float) -> dict[str, Any]:
+def _commit_table(
+    corpus: Corpus, rows: Rows, doc_ids: npt.NDArray[np.uint64], stars: Stars, started: float
+) -> dict[str, Any]:
     """Write the members of clusters of two and more, shard by shard."""
     representative = stars.representative
     sizes = np.bincount(representative, minlength=len(rows))
     is_member = sizes[representative] > 1
-    doc_ids = _doc_ids(corpus, rows)
     numbers = corpus.shard_of(rows)
     ledger = []
     for number, shard in enumerate(corpus.shards):
@@ -211,17 +218,6 @@ def read_clusters(workspace: Workspace, shard: Shard) -> pa.Array:
     where = np.full(shard.num_rows, -1)
     where[table["position"].to_numpy()] = np.arange(len(table))
     return table["cluster_id"].combine_chunks().take(pa.array(where, mask=where < 0))
-
-
-def _doc_ids(corpus: Corpus, rows: Rows) -> npt.NDArray[np.uint64]:
-    numbers = corpus.shard_of(rows)
-    halves = [np.empty((0, 2), np.uint64)]
-    for number in np.unique(numbers).tolist():
-        local = rows[numbers == number] - corpus.starts[number]
-        with files.open_read(corpus.workspace.documents(corpus.shards[number].name)) as file:
-            table = pq.read_table(file, columns=["doc_id"]).take(pa.array(local)).combine_chunks()
-        halves.append(_halves(table["doc_id"].combine_chunks()))
-    return np.concatenate(halves)
 
 
 def _read_column(corpus: Corpus, work: str, prefix: str, name: str) -> Rows:
