@@ -19,16 +19,22 @@ Format = Literal["jsonl", "parquet", "warc", "text", "html"]
 Unit = Literal["documents", "characters", "tokens"]
 NAME = r"^[a-z][a-z0-9_-]*$"
 SHARE = re.compile(r"(-?(?:\d+/\d+|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?))(%?)")
+MAX_NAMES = 16
+"""Allowed names that an error lists."""
 MAX_FOUND = 100
 """Characters of a wrong value that an error shows."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The end of an error message: what is allowed, and the nearest valid name."""
+    """The end of an error message: what is allowed, of many names the most similar ones, and the nearest."""
     names = sorted(allowed)
     by_lower_case = {known.lower(): known for known in names}
     close = get_close_matches(name.lower(), by_lower_case, n=1)
     guess = f"; did you mean {by_lower_case[close[0]]!r}?" if close else ""
+    if len(names) > MAX_NAMES:
+        similar = get_close_matches(name.lower(), by_lower_case, n=MAX_NAMES, cutoff=0)
+        shown = ", ".join(sorted(by_lower_case[known] for known in similar))
+        return f"; allowed: {shown} and {len(names) - len(similar)} more{guess}"
     return f"; allowed: {', '.join(names)}{guess}"
 
 

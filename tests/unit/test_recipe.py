@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from gristmill.pipelines.load_recipe import load_recipe, missing_files
-from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe import Recipe, nearest
 from gristmill.scorers.base import RecipeError
 
 BASE = {
@@ -550,3 +550,11 @@ def test_a_workspace_inside_an_input_folder_is_refused(tmp_path):
         "corpus": [{"path": "in/*.txt", "source": "x"}, {"path": "in", "source": "y"}],
     }
     assert missing_files(load(tmp_path, content)) == []
+
+
+def test_of_many_allowed_names_the_most_similar_are_shown():
+    names = [f"column_{number:02d}" for number in range(40)] + ["word_count"]
+    message = nearest("word_cont", names)
+    assert message.endswith(" and 25 more; did you mean 'word_count'?")
+    assert message.count(",") == 15
+    assert nearest("b", ["a", "c"]) == "; allowed: a, c"
