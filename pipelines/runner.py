@@ -26,7 +26,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.job.utils import dict_to_struct
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
-from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.runner import PipelineResult, create_runner
 from apache_beam.transforms.resources import AcceleratorHint
 
 from gristmill.scorers import base
@@ -67,6 +67,11 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
             options.view_as(DirectOptions).direct_running_mode = "multi_processing"
             levels = options.view_as(WorkerOptions)
             levels.sdk_harness_log_level_overrides = QUIET | (levels.sdk_harness_log_level_overrides or {})
+    name = options.view_as(StandardOptions).runner
+    try:
+        create_runner(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise RecipeError(f"--runner {name}: {str(error).partition(chr(10))[0]}") from error
     if is_translation(options) and not is_dataflow(options):
         raise RecipeError(
             "--dry_run is Beam's and only DataflowRunner has it; gristmill's own --dry-run prints the plan instead"

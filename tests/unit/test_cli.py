@@ -10,7 +10,9 @@ from click.testing import CliRunner
 from mills import Row, build, publish
 
 from gristmill.pipelines.cli import main
+from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.workspace import locked
+from gristmill.scorers.base import RecipeError
 
 RECIPE_OPTIONS = {"--quiet", "--set"}
 SURFACE = {
@@ -241,3 +243,12 @@ def test_ingest_and_rules_import_no_torch(recipe):
     assert "apache_beam" in modules
     assert not modules & {"torch", "transformers", "tensorflow"}
     assert (recipe.parent / "mill" / "datasets" / "s" / "manifest.json").exists()
+
+
+def test_an_unknown_runner_is_refused_before_any_work():
+    with pytest.raises(
+        RecipeError, match=r"^--runner Foo: Unexpected pipeline runner: Foo\. Valid values are "
+    ):
+        beam_options(["--runner", "Foo"])
+    with pytest.raises(RecipeError, match=r"^--runner no\.such\.Runner: No module named 'no'"):
+        beam_options(["--runner", "no.such.Runner"])
