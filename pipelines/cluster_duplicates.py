@@ -159,13 +159,6 @@ def _halves(doc_ids: pa.ExtensionArray) -> npt.NDArray[np.uint64]:
     return data.astype(np.uint64).reshape(-1, 2)
 
 
-def _read_verified(corpus: Corpus, work: str, rows: Rows, attempt: int) -> tuple[Pairs, Floats]:
-    tables = [_read(item.path) for item in _work_files(corpus, work, f"verified-{attempt:03d}-")]
-    table = pa.concat_tables([VERIFIED.empty_table(), *tables])
-    pairs = np.stack([table[name].to_numpy() for name in ("member", "representative")], axis=1)
-    return np.searchsorted(rows, pairs), table["jaccard"].to_numpy()
-
-
 def _commit_table(
     corpus: Corpus, rows: Rows, doc_ids: npt.NDArray[np.uint64], stars: Stars, started: float
 ) -> dict[str, Any]:

@@ -1,10 +1,6 @@
 """Arrow schemas of everything the stages hand to each other; a stage talks to the next only through these."""
 
-from collections.abc import Iterable
-
 import pyarrow as pa
-
-from gristmill.scorers.base import CorpusError
 
 DOC_ID = pa.field("doc_id", pa.uuid(), nullable=False)
 
@@ -99,28 +95,3 @@ LEDGER = pa.schema(
 `seconds` and `peak_bytes` (the most memory the worker had used by then) are null where the worker died between its
 data and its timing.
 """
-
-
-def check_schema(found: pa.Schema, expected: pa.Schema, *, where: str) -> None:
-    """Refuse a schema that lacks an expected column or has it in another type.
-
-    Args:
-        found: What was read.
-        expected: The columns and types that must be there; more columns are allowed.
-        where: The file or stage, named in the error.
-
-    Raises:
-        CorpusError: With every difference in one line.
-    """
-    differences = list(_differences(found, expected))
-    if differences:
-        raise CorpusError(f"{where}: {'; '.join(differences)}")
-
-
-def _differences(found: pa.Schema, expected: pa.Schema) -> Iterable[str]:
-    for field in expected:
-        index = found.get_field_index(field.name)
-        if index < 0:
-            yield f"column {field.name!r} is missing; found {', '.join(found.names)}"
-        elif found.field(index).type != field.type:
-            yield f"column {field.name!r} is {found.field(index).type}, expected {field.type}"
