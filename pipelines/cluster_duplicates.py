@@ -27,7 +27,7 @@ from gristmill.pipelines.mark_duplicates import (
     member_blocks,
     plan_passes,
 )
-from gristmill.pipelines.records import uuid_array
+from gristmill.pipelines.records import uuid_array, uuid_halves
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
@@ -142,7 +142,7 @@ def _describe(corpus: Corpus, rows: Rows) -> tuple[Rows, npt.NDArray[np.uint64]]
             table = pq.read_table(file, columns=["doc_id", "source"]).take(pa.array(local)).combine_chunks()
         sources = table["source"].to_pylist()
         ranks.append(np.array([preferred.get(source, len(preferred)) for source in sources], np.int64))
-        halves.append(_halves(table["doc_id"].combine_chunks()))
+        halves.append(uuid_halves(table["doc_id"].combine_chunks()))
     return np.concatenate(ranks), np.concatenate(halves)
 
 
@@ -151,12 +151,6 @@ def _priority(ranks: Rows, doc_ids: npt.NDArray[np.uint64]) -> Rows:
     priority = np.empty(len(ranks), np.int64)
     priority[np.lexsort((doc_ids[:, 1], doc_ids[:, 0], ranks))] = np.arange(len(ranks))
     return priority
-
-
-def _halves(doc_ids: pa.ExtensionArray) -> npt.NDArray[np.uint64]:
-    storage = doc_ids.storage
-    data = np.frombuffer(storage.buffers()[1], ">u8", 2 * len(storage), storage.offset * 16)
-    return data.astype(np.uint64).reshape(-1, 2)
 
 
 def _commit_table(

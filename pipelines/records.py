@@ -160,6 +160,13 @@ def uuid_array(halves: npt.NDArray[np.uint64]) -> pa.ExtensionArray:
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
 
+def uuid_halves(uuids: pa.ExtensionArray) -> npt.NDArray[np.uint64]:
+    """The halves of n UUIDs, shape (n, 2): the inverse of `uuid_array`."""
+    storage = uuids.storage
+    raw = np.frombuffer(storage.buffers()[1] or b"", ">u8", 2 * len(storage), storage.offset * 16)
+    return raw.astype(np.uint64).reshape(-1, 2)
+
+
 def uuid_text(uuids: pa.ExtensionArray) -> pa.StringArray:
     """UUIDs in their usual spelling, 8-4-4-4-12 hexadecimal digits."""
     storage = uuids.storage
