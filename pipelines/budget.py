@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gristmill.pipelines.records import uuid_halves
+
 NUM_BINS = 4096
 MAX_SORTED = 1_000_000
 """Rows of the boundary bin that are sorted at once; a fuller bin is divided again."""
@@ -26,12 +28,7 @@ def random_keys(doc_ids: pa.ChunkedArray, seed: int) -> npt.NDArray[np.float64]:
     Returns:
         float64, shape (n,).
     """
-    chunks = [
-        np.frombuffer(chunk.storage.buffers()[1], ">u8", 2 * len(chunk), 16 * chunk.offset)
-        for chunk in doc_ids.chunks
-        if len(chunk)
-    ]
-    halves = np.concatenate([np.empty(0, ">u8"), *chunks]).astype(np.uint64).reshape(-1, 2)
+    halves = np.concatenate([np.empty((0, 2), np.uint64), *map(uuid_halves, doc_ids.chunks)])
     with np.errstate(over="ignore"):
         mixed = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(seed % 2**64)
         mixed += np.uint64(0x9E3779B97F4A7C15)
