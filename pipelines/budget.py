@@ -5,10 +5,6 @@ from math import ceil, isfinite
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
-from gristmill.pipelines.records import uuid_halves
 
 NUM_BINS = 4096
 MAX_SORTED = 1_000_000
@@ -16,25 +12,6 @@ MAX_SORTED = 1_000_000
 MAX_DIVISIONS = 8
 NOTHING = (-float("inf"), "00000000-0000-0000-0000-000000000000")
 """The cut that keeps no row."""
-
-
-def random_keys(doc_ids: pa.ChunkedArray, seed: int) -> npt.NDArray[np.float64]:
-    """Uniform numbers in [0, 1) that depend on doc_id and seed alone (the finaliser of SplitMix64).
-
-    Args:
-        doc_ids: n UUIDs.
-        seed: Any whole number.
-
-    Returns:
-        float64, shape (n,).
-    """
-    halves = np.concatenate([np.empty((0, 2), np.uint64), *map(uuid_halves, doc_ids.chunks)])
-    with np.errstate(over="ignore"):
-        mixed = halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(seed % 2**64)
-        mixed += np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def find_cut(

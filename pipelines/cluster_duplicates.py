@@ -27,12 +27,13 @@ from gristmill.pipelines.mark_duplicates import (
     member_blocks,
     plan_passes,
 )
-from gristmill.pipelines.records import uuid_array, uuid_halves
+from gristmill.pipelines.records import uuid_array
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import SelectionError
 from gristmill.scorers.clusters import Floats, Pairs, Rows, Stars, cluster_verified
+from gristmill.scorers.doc_ids import uuid_halves
 
 STAGE = "dedup"
 Run = Callable[[Sequence[Any], beam.PTransform], object]

@@ -153,18 +153,11 @@ def doc_ids(source: str, relative: str, offsets: npt.ArrayLike) -> npt.NDArray[n
 
 
 def uuid_array(halves: npt.NDArray[np.uint64]) -> pa.ExtensionArray:
-    """UUIDs from their halves, shape (n, 2)."""
+    """UUIDs from their halves, shape (n, 2): the inverse of `doc_ids.uuid_halves`."""
     storage = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(16), len(halves), [None, pa.py_buffer(np.ascontiguousarray(halves, ">u8"))]
     )
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
-
-
-def uuid_halves(uuids: pa.ExtensionArray) -> npt.NDArray[np.uint64]:
-    """The halves of n UUIDs, shape (n, 2): the inverse of `uuid_array`."""
-    storage = uuids.storage
-    raw = np.frombuffer(storage.buffers()[1] or b"", ">u8", 2 * len(storage), storage.offset * 16)
-    return raw.astype(np.uint64).reshape(-1, 2)
 
 
 def uuid_text(uuids: pa.ExtensionArray) -> pa.StringArray:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from gristmill import sql
 from gristmill.pipelines import files
-from gristmill.pipelines.budget import find_cut, random_keys
+from gristmill.pipelines.budget import find_cut
 from gristmill.pipelines.cluster_duplicates import read_clusters
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, read_footer, write_side_file
 from gristmill.pipelines.recipe import Block
@@ -31,6 +31,7 @@ from gristmill.pipelines.select_sql import NEAR, RANDOM_KEY, CompiledSelection, 
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import Scorer, SelectionError
+from gristmill.scorers.doc_ids import random_keys
 
 QUOTA_SEED = 1 << 32
 BLOCKED = {"hosts": "host", "urls": "url", "ids": "id", "doc_ids": "doc_id"}

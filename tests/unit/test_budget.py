@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gristmill.pipelines import budget
-from gristmill.pipelines.budget import NOTHING, find_cut, random_keys
+from gristmill.pipelines.budget import NOTHING, find_cut
 from gristmill.pipelines.records import doc_ids, uuid_array
+from gristmill.scorers.doc_ids import random_keys
 
 TINY, LARGE = 5e-324, 1.7976931348623157e308
 keys = st.one_of(

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from mills import SOURCES, Numbers, Row, build, score
 
 from gristmill.pipelines import select_documents as module
-from gristmill.pipelines.budget import random_keys
 from gristmill.pipelines.ledger import read_ledger, write_side_file
 from gristmill.pipelines.recipe import Block
 from gristmill.pipelines.select_documents import (
@@ -26,6 +25,7 @@ from gristmill.pipelines.select_documents import (
     select_documents,
 )
 from gristmill.scorers.base import SelectionError, WorkspaceError
+from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.duplicates import ExactDuplicate
 
 FINE = settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
