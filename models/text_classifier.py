@@ -1,7 +1,8 @@
 """fastText classifiers (Joulin et al. 2017): load a `.bin` or `.ftz` file, label texts.
 
-fastText reads one text a line and takes words that start with `__label__` for labels, so line ends and that
-prefix become blanks. Texts go to the library as lists: its 0.9.2 wheel fails on single strings under NumPy 2.
+fastText reads one text a line, takes words that start with `__label__` for labels and the word `</s>` for the end of
+the line, so line ends, that prefix and that word become blanks. Two faults of its 0.9.2 wheel decide how it is asked:
+single strings fail under NumPy 2, and lists get the probability of the likeliest label for every label.
 """
 
 import hashlib
@@ -16,11 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 LABEL_PREFIX = "__label__"
+RESERVED = ("\n", LABEL_PREFIX, "</s>")
 
 
 def one_line(texts: pa.LargeStringArray) -> pa.LargeStringArray:
-    """The texts as fastText takes them: no line end, no label; n texts."""
-    return pc.replace_substring(pc.replace_substring(texts, "\n", " "), LABEL_PREFIX, " ")
+    """The texts as fastText takes them, in training and after: no line end, no label; n texts."""
+    for reserved in RESERVED:
+        texts = pc.replace_substring(texts, reserved, " ")
+    return texts
 
 
 class TextClassifier:
@@ -73,3 +77,21 @@ class TextClassifier:
         best = [label[0].removeprefix(LABEL_PREFIX) if len(label) else "" for label in labels]
         values = np.array([value[0] if len(value) else 0.0 for value in probabilities], np.float32)
         return best, np.clip(values, 0, 1)
+
+    def probability(self, texts: pa.LargeStringArray, label: str) -> npt.NDArray[np.float32]:
+        """Probability of one label for each text.
+
+        Args:
+            texts: n texts.
+            label: One of `labels`.
+
+        Returns:
+            float32, shape (n,), in [0, 1]; 0 where the model gives the label no probability.
+        """
+        wanted = f"{LABEL_PREFIX}{label}"
+        predict = self._model.f.predict
+        found = [
+            {name: value for value, name in predict(f"{line}\n", -1, 0.0, "strict")}
+            for line in one_line(texts).to_pylist()
+        ]
+        return np.clip(np.array([by_label.get(wanted, 0.0) for by_label in found], np.float32), 0, 1)

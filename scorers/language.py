@@ -48,7 +48,7 @@ class Language(Scorer):
     """
 
     name: ClassVar[str] = "language"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     model: ModelPath | None = None
 

@@ -29,6 +29,8 @@ SCORERS = {
     "decontamination": "gristmill.scorers.decontamination:Decontamination",
     "pii": "gristmill.scorers.pii:Pii",
     "tokens": "gristmill.scorers.tokens:Tokens",
+    "importance": "gristmill.scorers.importance:Importance",
+    "target_classifier": "gristmill.scorers.target_classifier:TargetClassifier",
 }
 """Built-in scorers, by where they are: a scorer is imported when it is asked for."""
 

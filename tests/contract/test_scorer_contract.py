@@ -12,15 +12,20 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from gristmill.models import ngram_counts
+from gristmill.models.classifier_training import train_classifier
+from gristmill.scorers.importance import count_ngrams
 from gristmill.scorers.registry import SCORERS, make_scorer, scorer_class, scorer_names
 from gristmill.scorers.shingles import Shingling
 from gristmill.scorers.text import TextBatch
 
 OTHER_OPTIONS = {
     "decontamination": {"sets": {"other": "other.jsonl"}, "n": 8, "fields": ("question",)},
+    "importance": {"model": "other", "seed": 1},
     "language": {"model": "lid.bin"},
     "minhash": {"num_perm": 128, "seed": 2, "shingling": Shingling(unit="char", size=9)},
     "simhash": {"shingling": Shingling(collapse_numbers=False)},
+    "target_classifier": {"model": "other.bin", "label": "0"},
     "tokens": {"tokenizer": "other"},
 }
 """Options that change the numbers, for each scorer that has some."""
@@ -59,6 +64,8 @@ few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChec
 
 REQUIRED_OPTIONS = {
     "decontamination": lambda folder: {"sets": {"mill": str(make_evaluation_set(folder))}},
+    "importance": lambda folder: {"model": str(make_counts(folder))},
+    "target_classifier": lambda folder: {"model": str(make_classifier(folder))},
     "tokens": lambda folder: {"tokenizer": str(make_tokenizer(folder))},
 }
 """Options without a default, for each scorer that has some, from a folder to make models in."""
@@ -79,6 +86,18 @@ def make_evaluation_set(folder):
     path = folder / "mill.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in (PROSE, "x", "the mill")))
     return path
+
+
+def make_counts(folder):
+    target, pool = (count_ngrams(TextBatch.from_texts(texts)) for texts in ([PROSE], FIXED.values()))
+    ngram_counts.save(str(folder), target, pool)
+    return folder
+
+
+def make_classifier(folder):
+    positives, negatives = (pa.array(texts, pa.large_string()) for texts in ([PROSE], ["spam spam"]))
+    train_classifier(positives, negatives, str(folder / "target.bin"), dim=4, bucket=100)
+    return folder / "target.bin"
 
 
 def make(name, folder):

@@ -1,0 +1,130 @@
+"""Trains fastText classifiers of two classes; `text_classifier` is what uses them.
+
+Training happens in a child process of its own with one thread. fastText sets a tenth of its input matrix to random
+values for each thread and in some builds leaves the rest to what the memory held before, which in a process that has
+worked already may be NaN; and several threads race for the weights, so that no two models are the same bytes.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.models.text_classifier import LABEL_PREFIX, one_line
+
+POSITIVE = "1"
+NEGATIVE = "0"
+TEXTS_PER_WRITE = 1000
+
+
+def train_classifier(
+    positives: pa.LargeStringArray,
+    negatives: pa.LargeStringArray,
+    path: str,
+    *,
+    lr: float = 0.1,
+    dim: int = 100,
+    word_ngrams: int = 2,
+    epoch: int = 5,
+    bucket: int = 1 << 18,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Train a classifier that tells positives (label 1) from negatives (label 0), with softmax over words and n-grams.
+
+    The same texts, options and seed give the same bytes with one thread. The defaults are those of PreSelect (Shum
+    et al. 2025, table 5) and DCLM but for `bucket`; no weight is changed after training, where PreSelect sets that of
+    the end of a line to zero.
+
+    Args:
+        positives: Texts of the target, at least one.
+        negatives: Texts of the pool, at least one; classes of unequal size shift the probabilities.
+        path: The `.bin` file to write.
+        lr: Learning rate at the start; it falls linearly to 0.
+        dim: Length of the vector of a word.
+        word_ngrams: Words in the longest n-gram.
+        epoch: Passes over the texts.
+        bucket: Vectors that n-grams of several words share by hash. A model takes 4 * dim bytes for each of them and
+            for each distinct word of the texts: 105 MB for the default, where fastText's own 2,000,000 take 800 MB
+            in every worker.
+        seed: Of the order of the texts and of fastText's random numbers; from 0 to 2^31 - 1.
+        threads: More are faster and give other bytes every time.
+
+    Raises:
+        ValueError: If a class has no text.
+        RuntimeError: If fastText fails, for instance since no text has a word.
+    """
+    for name, texts in (("positive", positives), ("negative", negatives)):
+        if len(texts) == 0:
+            raise ValueError(f"found no {name} text to train a classifier from, expected at least one")
+    with TemporaryDirectory(dir=Path(path).parent) as folder:
+        lines, model = Path(folder, "train.txt"), Path(folder, "model.bin")
+        _write_lines(lines, positives, negatives, seed)
+        options = {
+            "input": str(lines),
+            "lr": lr,
+            "dim": dim,
+            "wordNgrams": word_ngrams,
+            "epoch": epoch,
+            "bucket": bucket,
+            "seed": seed,
+            "thread": threads,
+            "verbose": 0,
+        }
+        _train_in_child(options, model)
+        model.replace(path)
+
+
+def _write_lines(
+    path: Path, positives: pa.LargeStringArray, negatives: pa.LargeStringArray, seed: int
+) -> None:
+    """Write one labelled line a text, shuffled: fastText learns in the order of the file."""
+    texts = pa.chunked_array([positives, negatives])
+    order = np.random.default_rng(seed).permutation(len(texts))
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for start in range(0, len(order), TEXTS_PER_WRITE):
+            rows = order[start : start + TEXTS_PER_WRITE]
+            labels = np.where(rows < len(positives), POSITIVE, NEGATIVE).tolist()
+            lines = one_line(texts.take(pa.array(rows))).to_pylist()
+            file.writelines(
+                f"{LABEL_PREFIX}{label} {line}\n" for label, line in zip(labels, lines, strict=True)
+            )
+
+
+def _train_in_child(options: dict[str, Any], model: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, json.dumps(options), str(model)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise RuntimeError(f"fastText cannot train the classifier: {reason}")
+
+
+def main(options: str, path: str) -> None:
+    """Train and save a model; what the child process runs.
+
+    Args:
+        options: Arguments of `fasttext.train_supervised` as JSON.
+        path: File to write.
+    """
+    import fasttext
+
+    model = fasttext.train_supervised(**json.loads(options))
+    if not np.isfinite(model.get_input_matrix()).all():
+        raise RuntimeError("the model holds values that are no numbers")
+    model.save_model(path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
