@@ -49,7 +49,8 @@ def train_classifier(
         lr: Learning rate at the start; it falls linearly to 0.
         dim: Length of the vector of a word.
         word_ngrams: Words in the longest n-gram.
-        epoch: Passes over the texts.
+        epoch: Passes over the texts. Few texts need more: from 970 a class, 5 ranked others with an AUC of 0.94 and
+            probabilities near a half, 25 with 0.99 and probabilities from 0 to 1.
         bucket: Vectors that n-grams of several words share by hash. A model takes 4 * dim bytes for each of them and
             for each distinct word of the texts: 105 MB for the default, where fastText's own 2,000,000 take 800 MB
             in every worker.
