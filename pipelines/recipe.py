@@ -136,8 +136,8 @@ class Duplicates(Section):
     max_cluster_size: Annotated[int, Field(ge=2)] | None = None
 
 
-class Deduplicate(Section):
-    """Which member of a duplicate cluster survives: source priority, then a score's better end, then doc_id.
+class Preference(Section):
+    """Which of similar documents is preferred: source priority, then a score's better end, then doc_id.
 
     `direction` names the better end where the score itself has none.
     """
@@ -145,6 +145,22 @@ class Deduplicate(Section):
     prefer: list[str] = []
     then: str | None = None
     direction: Literal["highest", "lowest"] | None = None
+
+
+class Thin(Preference):
+    """Which documents of a group are too alike: those whose `simhash` is near that of a preferred one that stays.
+
+    `within` is the column that makes groups: one value, such as one host, one group. `max_distance` is how many of the
+    64 bits may differ. The text analogue of "Less is More", which keeps greedy exemplars within each volume, at 6 bits,
+    before it looks for duplicates among all.
+    """
+
+    within: Text
+    max_distance: Annotated[int, Field(ge=0, le=64, strict=True)] = 6
+
+
+class Deduplicate(Preference):
+    """Which member of a duplicate cluster survives."""
 
 
 class Top(Section):
@@ -174,10 +190,11 @@ class Sample(Section):
 
 
 class Selection(Section):
-    """What to keep, in this order: block lists, `where`, duplicates, `quota`, `sample`, `top`."""
+    """What to keep, in this order: block lists, `where`, `thin`, duplicates, `quota`, `sample`, `top`."""
 
     name: Annotated[str, Field(pattern=NAME)]
     where: dict[Annotated[str, Field(pattern=NAME)], str] = {}
+    thin: Thin | None = None
     deduplicate: Deduplicate | None = None
     quota: Quota | None = None
     sample: Sample | None = None
@@ -205,12 +222,13 @@ class Selection(Section):
             "empty",
             "block",
             *self.where,
+            *(["thin"] if self.thin is not None else []),
             *(["duplicate"] if self.deduplicate is not None else []),
             *(name for name in built_in if getattr(self, name) is not None),
         ]
 
 
-RESERVED_STEPS = {"empty", "block", "duplicate", "quota", "sample", "top"}
+RESERVED_STEPS = {"empty", "block", "thin", "duplicate", "quota", "sample", "top"}
 
 
 class Export(Section):

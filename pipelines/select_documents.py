@@ -1,9 +1,10 @@
 """Select: SQL decides, shard by shard over aligned side files; a decision for every document, and no rescoring.
 
 A first pass judges every document by the block lists and predicates and keeps, in a temporary DuckDB file, one
-narrow row a document (about 60 bytes on disk before compression). Duplicates and budgets are settled on those rows;
-a last pass writes the decisions. DuckDB spills to disk beyond 2 GB, so memory does not grow with the corpus;
-disk does, and time does, linearly. The launcher needs 60 GB of temporary disk for 10^9 documents.
+narrow row a document (about 60 bytes on disk before compression, 100 where groups are thinned). Groups, duplicates and
+budgets are settled on those rows; a last pass writes the decisions. DuckDB spills to disk beyond 2 GB, so memory does
+not grow with the corpus; disk does, and time does, linearly. The launcher needs 60 GB of temporary disk for 10^9
+documents.
 """
 
 import time
@@ -27,7 +28,8 @@ from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, rea
 from gristmill.pipelines.recipe import Block
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.scratch import scratch_database
-from gristmill.pipelines.select_sql import NEAR, RANDOM_KEY, CompiledSelection, quote
+from gristmill.pipelines.select_sql import NEAR, RANDOM_KEY, SIMHASH, CompiledSelection, quote
+from gristmill.pipelines.thin_groups import thin_groups
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import Scorer, SelectionError
@@ -161,7 +163,13 @@ def _decide(
                 raise SelectionError(
                     f"selection {compiled.selection.name!r} on {shard.name}: {message}"
                 ) from error
-        drop_duplicates(connection, compiled)
+        connection.execute(
+            "CREATE TABLE superseded (shard INTEGER, position INTEGER, superseded_at VARCHAR, survivor UUID)"
+        )
+        if compiled.selection.thin is not None:
+            thin_groups(connection, compiled.selection.thin.max_distance)
+        if compiled.selection.deduplicate is not None:
+            drop_duplicates(connection)
         verdict = _final_verdict(drop_beyond_budgets(connection, compiled))
         rows = []
 
@@ -243,7 +251,9 @@ class _Judge:
         keys = "".join(f", key_{b.step} DOUBLE, weight_{b.step} BIGINT" for b in compiled.budgets)
         connection.execute(
             "CREATE TABLE judged (shard INTEGER, position INTEGER, doc_id UUID, source VARCHAR, num_chars BIGINT, "
-            f"step VARCHAR, reason VARCHAR, duplicate_hash UUID, preference STRUCT(rank INTEGER, score DOUBLE){keys})"
+            "step VARCHAR, reason VARCHAR, group_hash UUID, simhash UBIGINT, "
+            "exemplar_preference STRUCT(rank INTEGER, score DOUBLE), duplicate_hash UUID, "
+            f"preference STRUCT(rank INTEGER, score DOUBLE){keys})"
         )
 
     def judge(self, number: int, table: pa.Table) -> None:
@@ -262,11 +272,14 @@ class _Judge:
             f"WHEN {condition} THEN row('{step}', {reason})"
             for condition, step, reason in self._rules(compiled)
         )
-        duplicate_hash = compiled.duplicate_key or "NULL"
+        thinning = (compiled.group, compiled.group and SIMHASH, compiled.exemplar_preference)
+        choosing = ", ".join(
+            expression or "NULL" for expression in (*thinning, compiled.duplicate_key, compiled.preference)
+        )
         keys = "".join(f", {budget.key}, {budget.weight}" for budget in compiled.budgets)
         return (
             "INSERT INTO judged SELECT shard_number, position, doc_id, source, num_chars, verdict[1], verdict[2], "
-            f"{duplicate_hash}, {compiled.preference or 'NULL'}{keys} "
+            f"{choosing}{keys} "
             f"FROM (SELECT *, CASE {cases} END AS verdict FROM (SELECT *{computed} FROM stored))"
         )
 
@@ -292,21 +305,20 @@ class _Judge:
         return f"'missing:' || (CASE{cases} ELSE '{step}' END)" if cases else f"'missing:{step}'"
 
 
-def drop_duplicates(connection: duckdb.DuckDBPyConnection, compiled: CompiledSelection) -> None:
+def drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
     """Keep one member of each duplicate cluster among those that passed every rule, and name it to the others.
 
     DuckDB groups the survivors' hashes on disk where memory ends.
     """
-    connection.execute("CREATE TABLE duplicates (shard INTEGER, position INTEGER, survivor UUID)")
-    if compiled.preference is None:
-        return
     connection.execute(
         "CREATE TEMP TABLE clusters AS SELECT duplicate_hash, "
-        "min(row(preference.rank, preference.score, doc_id))[3] AS survivor FROM judged WHERE step IS NULL "
+        "min(row(preference.rank, preference.score, doc_id))[3] AS survivor "
+        "FROM judged ANTI JOIN superseded USING (shard, position) WHERE step IS NULL "
         "GROUP BY duplicate_hash HAVING count(*) > 1"
     )
     connection.execute(
-        "INSERT INTO duplicates SELECT shard, position, survivor FROM judged JOIN clusters USING (duplicate_hash) "
+        "INSERT INTO superseded SELECT shard, position, 'duplicate', survivor "
+        "FROM judged ANTI JOIN superseded USING (shard, position) JOIN clusters USING (duplicate_hash) "
         "WHERE step IS NULL AND doc_id <> survivor ORDER BY shard, position"
     )
     connection.execute("DROP TABLE clusters")
@@ -323,7 +335,7 @@ def drop_beyond_budgets(connection: duckdb.DuckDBPyConnection, compiled: Compile
     keys = "".join(f", key_{b.step}, weight_{b.step}" for b in compiled.budgets)
     connection.execute(
         f"CREATE TABLE remaining AS SELECT doc_id, source{keys} FROM judged "
-        "ANTI JOIN duplicates USING (shard, position) WHERE step IS NULL"
+        "ANTI JOIN superseded USING (shard, position) WHERE step IS NULL"
     )
     beyond: dict[str, str] = {}
     for budget in compiled.budgets:
@@ -345,9 +357,11 @@ def drop_beyond_budgets(connection: duckdb.DuckDBPyConnection, compiled: Compile
 
 
 def _final_verdict(beyond: dict[str, str]) -> str:
-    """SQL for the step that dropped a row of `judged` joined with `duplicates`, null where it is kept."""
+    """SQL for the step that dropped a row of `judged` joined with `superseded`, null where it is kept."""
     cases = "".join(f" WHEN {condition} THEN '{step}'" for step, condition in beyond.items())
-    return f"CASE WHEN step IS NOT NULL THEN step WHEN survivor IS NOT NULL THEN 'duplicate'{cases} END"
+    return (
+        f"CASE WHEN step IS NOT NULL THEN step WHEN superseded_at IS NOT NULL THEN superseded_at{cases} END"
+    )
 
 
 def _write_decisions(
@@ -360,7 +374,7 @@ def _write_decisions(
 ) -> tuple[LedgerRow, npt.NDArray[np.bool_]]:
     table = connection.sql(
         "SELECT doc_id, last IS NULL AS kept, last AS step, coalesce(reason, last) AS reason, survivor FROM "
-        f"(SELECT *, {verdict} AS last FROM judged LEFT JOIN duplicates USING (shard, position) "
+        f"(SELECT *, {verdict} AS last FROM judged LEFT JOIN superseded USING (shard, position) "
         f"WHERE shard = {number}) ORDER BY position"
     ).to_arrow_table()
     decisions = table.cast(schema.DECISIONS)
@@ -393,7 +407,7 @@ def _funnel(connection: duckdb.DuckDBPyConnection, steps: Sequence[str], verdict
         step: (count, chars)
         for step, count, chars in connection.execute(
             f"SELECT {verdict} AS last, count(*), sum(num_chars)::BIGINT FROM judged "
-            "LEFT JOIN duplicates USING (shard, position) GROUP BY last"
+            "LEFT JOIN superseded USING (shard, position) GROUP BY last"
         ).fetchall()
     }
     num_in = sum(count for count, _ in dropped.values())

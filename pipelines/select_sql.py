@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from gristmill import sql
-from gristmill.pipelines.recipe import Duplicates, Recipe, Selection, nearest
+from gristmill.pipelines.recipe import Duplicates, Preference, Recipe, Selection, Thin, nearest
 from gristmill.scorers import schema
 from gristmill.scorers.base import Column, RecipeError, Scorer
 
@@ -20,6 +20,8 @@ UNITS = {"documents": "1", "characters": "num_chars", "tokens": "num_tokens"}
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 SIGNATURES = "minhash"
 """Scorer whose signatures near duplicates are found by."""
+SIMHASH = "simhash"
+NUM_SHINGLES = "simhash_num_shingles"
 NEAR = "near_duplicate"
 """Column with the near-duplicate cluster of a document."""
 TAKEN = {NEAR, "shard_number", "position", "verdict", *RANDOM_KEY.values()}
@@ -64,6 +66,8 @@ class CompiledSelection:
     Args:
         selection: As in the recipe.
         predicates: Step name -> boolean expression, in order.
+        group: SQL expression for the group that is thinned, null where a document is in none; None for no thinning.
+        exemplar_preference: SQL expression for thinning, lower is preferred; None for no thinning.
         preference: SQL expression for deduplication, lower is preferred; None where duplicates stay.
         duplicate_key: SQL expression for the duplicate cluster, null for none; None where duplicates stay.
         near: When documents are near duplicates, None where only equal texts are duplicates or duplicates stay.
@@ -74,6 +78,8 @@ class CompiledSelection:
 
     selection: Selection
     predicates: dict[str, str]
+    group: str | None
+    exemplar_preference: str | None
     preference: str | None
     duplicate_key: str | None
     near: Duplicates | None
@@ -131,19 +137,15 @@ def compile_selection(
     predicates = dict(selection.where)
     for step, predicate in predicates.items():
         checker.check(predicate, "BOOLEAN", f"{place}.where.{step}")
-    preference = duplicate_key = None
+    group = exemplar_preference = preference = duplicate_key = None
+    if selection.thin is not None:
+        group = _group(checker, selection.thin, f"{place}.thin")
+        exemplar_preference = _preference(recipe, checker, selection.thin, f"{place}.thin")
+        checker.used += [group, SIMHASH]
     if selection.deduplicate is not None:
         duplicate_key = _duplicate_key(recipe, checker, place)
-        prefer = selection.deduplicate.prefer
-        _check_sources(recipe, prefer, f"{place}.deduplicate.prefer")
-        ranks = "".join(f" WHEN source = {quote(source)} THEN {rank}" for rank, source in enumerate(prefer))
-        rank = f"CASE{ranks} ELSE {len(prefer)} END" if ranks else "0"
-        then = "0.0"
-        if selection.deduplicate.then:
-            direction = selection.deduplicate.direction
-            then = checker.key(selection.deduplicate.then, direction, f"{place}.deduplicate.then")
-        preference = f"row({rank}, coalesce({then}, 'inf'::DOUBLE))"
-        checker.used += ["source", duplicate_key]
+        preference = _preference(recipe, checker, selection.deduplicate, f"{place}.deduplicate")
+        checker.used.append(duplicate_key)
     if selection.quota is not None:
         _check_sources(recipe, selection.quota.keep, f"{place}.quota.keep")
     budgets = tuple(_budgets(selection, checker, place))
@@ -154,8 +156,42 @@ def compile_selection(
     expanded = {name: text for name, text in checker.expanded.items() if name in named}
     near = recipe.duplicates if NEAR in columns else None
     return CompiledSelection(
-        selection, predicates, preference, duplicate_key, near, budgets, tuple(columns), expanded
+        selection,
+        predicates,
+        group,
+        exemplar_preference,
+        preference,
+        duplicate_key,
+        near,
+        budgets,
+        tuple(columns),
+        expanded,
     )
+
+
+def _group(checker: "_Checker", rule: Thin, place: str) -> str:
+    """SQL for a hash of the group a document is thinned in, null for none and where there is nothing to compare."""
+    if not {SIMHASH, NUM_SHINGLES} <= checker.columns:
+        raise RecipeError(f"{place}: no scorer makes {SIMHASH}; add simhash to `score`")
+    if rule.within not in checker.columns:
+        raise RecipeError(
+            f"{place}.within: no column {rule.within!r} is stored{nearest(rule.within, checker.columns)}"
+        )
+    if pa.types.is_floating(checker.types[rule.within]):
+        raise RecipeError(
+            f"{place}.within: {rule.within} is {checker.types[rule.within]}, expected a column of values that "
+            "documents share, such as host or source"
+        )
+    return f"CASE WHEN {NUM_SHINGLES} > 0 THEN md5({rule.within}::VARCHAR)::UUID END"
+
+
+def _preference(recipe: Recipe, checker: "_Checker", rule: Preference, place: str) -> str:
+    """SQL for rank and score of a document among similar ones, lower is preferred."""
+    _check_sources(recipe, rule.prefer, f"{place}.prefer")
+    ranks = "".join(f" WHEN source = {quote(source)} THEN {rank}" for rank, source in enumerate(rule.prefer))
+    rank = f"CASE{ranks} ELSE {len(rule.prefer)} END" if ranks else "0"
+    then = checker.key(rule.then, rule.direction, f"{place}.then") if rule.then else "0.0"
+    return f"row({rank}, coalesce({then}, 'inf'::DOUBLE))"
 
 
 def _duplicate_key(recipe: Recipe, checker: "_Checker", place: str) -> str:
@@ -218,7 +254,8 @@ class _Checker:
         self.connection = duckdb.connect()
         sql.install_macros(self.connection)
         self.connection.register("stored", pa.schema(fields).empty_table())
-        self.columns = {field.name for field in fields}
+        self.types = {field.name: field.type for field in fields}
+        self.columns = self.types.keys()
         self.expanded = {}
         for name, expression in sql.rule_sets().items():
             if set(_stored_columns(expression, {})) <= self.columns:

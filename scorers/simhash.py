@@ -2,7 +2,7 @@
 
 The text analogue of a perceptual image hash: for comparing within small groups (one site, one book), where all pairs
 can be looked at. It follows the cosine of the shingle sets and is coarser than MinHash: at a Jaccard similarity of
-0.8 about 10 of the 64 bits differ, at 0.9 about 7, by chance 32.
+0.8 about 10 of the 64 bits differ, at 0.9 about 7, by chance 32. `choose_exemplars` thins one such group.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,9 @@ from gristmill.scorers.text import TextBatch
 EVERY_EIGHTH_BIT = np.uint64(0x0101010101010101)
 MAX_COUNT = 255
 """Shingles that one byte can count."""
+ALL_PAIRS = 4096
+"""Documents up to which looking at all is faster than looking up candidates."""
+MAX_CHUNK_BITS = 16
 
 
 def simhashes(shingles: DocumentHashes) -> npt.NDArray[np.uint64]:
@@ -52,6 +55,43 @@ def simhashes(shingles: DocumentHashes) -> npt.NDArray[np.uint64]:
 def hamming(left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
     """How many of the 64 bits differ, elementwise."""
     return np.bitwise_count(left ^ right)
+
+
+def choose_exemplars(hashes: npt.NDArray[np.uint64], max_distance: int) -> npt.NDArray[np.int64]:
+    """Choose exemplars greedily: a document is one unless an exemplar before it is near.
+
+    Every document that is none is near an exemplar, so no chain of drifting copies is dropped for its first one.
+    Hashes that differ in at most k bits agree on one of k + 1 chunks of their bits (Manku et al. 2007, section 3), so
+    in larger groups only documents that share a chunk are compared. The result is exact.
+
+    Args:
+        hashes: uint64[n], the documents of one group, the preferred ones first.
+        max_distance: Bits, from 0 to 64, up to which two hashes are near.
+
+    Returns:
+        Position of the first exemplar that each document is near to, an exemplar's own, int64[n]. On the way there
+        are about 32 bytes for each document and chunk.
+    """
+    num_chunks, width = max_distance + 1, min(64 // (max_distance + 1), MAX_CHUNK_BITS)
+    if len(hashes) <= ALL_PAIRS or num_chunks >= 1 << width:
+        num_chunks, width = 1, 0
+    chunk = np.arange(num_chunks)[:, np.newaxis]
+    buckets = (hashes >> (chunk * width).astype(np.uint64)).astype(np.int64) & (
+        1 << width
+    ) - 1 | chunk << width
+    members = np.argsort(buckets, axis=None, kind="stable")
+    starts = np.searchsorted(buckets.ravel()[members], np.arange((num_chunks << width) + 1)).tolist()
+    members %= len(hashes)
+    member_hashes = hashes[members]
+    exemplars = np.full(len(hashes), -1)
+    for position in range(len(hashes)):
+        if exemplars[position] >= 0:
+            continue
+        spans = [slice(starts[bucket], starts[bucket + 1]) for bucket in buckets[:, position].tolist()]
+        distances = hamming(np.concatenate([member_hashes[span] for span in spans]), hashes[position])
+        near = np.concatenate([members[span] for span in spans])[distances <= max_distance]
+        exemplars[near[exemplars[near] < 0]] = position
+    return exemplars
 
 
 @dataclass(frozen=True, kw_only=True)

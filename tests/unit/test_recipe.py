@@ -83,8 +83,8 @@ RECIPE_KEYS = ", ".join(sorted(Recipe.model_fields))
         ("block", None),
         (
             "select.0.wehre",
-            "select.0.wehre: unknown key 'wehre'; allowed: deduplicate, keep_rates, name, quota, sample, top, where; "
-            "did you mean 'where'?",
+            "select.0.wehre: unknown key 'wehre'; allowed: deduplicate, keep_rates, name, quota, sample, thin, top, "
+            "where; did you mean 'where'?",
         ),
         (
             "select.0.deduplicate.prefr",

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from itertools import chain
 from math import ceil, inf
 from pathlib import Path
@@ -24,12 +25,16 @@ from gristmill.pipelines.select_documents import (
     read_block_lists,
     select_documents,
 )
+from gristmill.pipelines.thin_groups import whole_groups
 from gristmill.scorers.base import SelectionError, WorkspaceError
 from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.duplicates import ExactDuplicate
+from gristmill.scorers.simhash import SimHash
+from gristmill.scorers.text import TextBatch
 
 FINE = settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
 NUMBERS = Numbers()
+SCORERS = (NUMBERS, ExactDuplicate(), SimHash())
 
 
 # The reference: one document after the other, rule after rule, as the recipe's documentation says it.
@@ -99,6 +104,16 @@ def reference(rows, rules, block):
                     drop(row, step, f"missing:{rule['by']}")
                     break
     alive = [row for row in rows if row.doc_id not in verdicts]
+    if rule := rules.get("thin"):
+        exemplars = {}
+        for row in sorted(alive, key=lambda row: preference(row, rule)):
+            group = exemplars.setdefault(column(row, rule["within"]), [])
+            near = [other for other in group if distance(row, other) <= rule["max_distance"]]
+            if near:
+                drop(row, "thin", "thin", near[0].doc_id)
+            elif column(row, rule["within"]) is not None and simhash(row.text)[1]:
+                group.append(row)
+        alive = [row for row in alive if row.doc_id not in verdicts]
     if "deduplicate" in rules:
         clusters = {}
         for row in alive:
@@ -115,6 +130,17 @@ def reference(rows, rules, block):
                 for row in beyond(alive, step, rule, amount):
                     drop(row, step, step)
     return {row.doc_id: verdicts.get(row.doc_id, (True, None, None, None)) for row in rows}
+
+
+@cache
+def simhash(text):
+    """The hash of a text and its number of shingles."""
+    scores = SimHash().score(TextBatch.from_texts([text]))
+    return scores["simhash"][0].as_py(), scores["simhash_num_shingles"][0].as_py()
+
+
+def distance(row, other):
+    return (simhash(row.text)[0] ^ simhash(other.text)[0]).bit_count() if simhash(row.text)[1] else inf
 
 
 def preference(row, rule):
@@ -197,17 +223,28 @@ directed = st.one_of(
 orders = st.permutations(SOURCES).flatmap(
     lambda order: st.integers(0, 3).map(lambda count: list(order[:count]))
 )
+preferences = st.builds(
+    lambda prefer, then: {"prefer": prefer, **({"then": then.pop("by")} | then if then else {})},
+    orders,
+    st.one_of(st.none(), directed.map(dict)),
+)
 rules = st.fixed_dictionaries(
     {},
     optional={
         "where": st.lists(st.sampled_from(list(WHERE)), unique=True).map(
             lambda names: {name: WHERE[name][0] for name in names}
         ),
-        "deduplicate": st.builds(
-            lambda prefer, then: {"prefer": prefer, **({"then": then.pop("by")} | then if then else {})},
-            orders,
-            st.one_of(st.none(), directed.map(dict)),
+        "thin": st.builds(
+            lambda within, max_distance, preferred: {
+                "within": within,
+                "max_distance": max_distance,
+                **preferred,
+            },
+            st.sampled_from(["source", "host", "year", "topic"]),
+            st.sampled_from([0, 20, 28, 32, 64]),
+            preferences,
         ),
+        "deduplicate": preferences,
         "quota": st.builds(
             lambda keep, of, by: {"keep": keep, "of": of, **by},
             st.dictionaries(st.sampled_from(SOURCES), amounts, min_size=1),
@@ -274,7 +311,7 @@ def divide(rows, size):
 @FINE
 def test_decisions_are_those_of_the_reference(rows, rules, block, size):
     with tempfile.TemporaryDirectory() as folder:
-        mill = build(f"{folder}/mill", divide(rows, size))
+        mill = build(f"{folder}/mill", divide(rows, size), SCORERS)
         funnel = decide(mill, rules, block)
         expected = reference(rows, rules, block)
         found = read_decisions(mill)
@@ -307,8 +344,8 @@ def _check_accounts(mill, rows, funnel, expected):
 @settings(FINE, max_examples=6)
 def test_division_and_order_of_shards_change_nothing(rows, rules, sizes, data):
     with tempfile.TemporaryDirectory() as folder:
-        first = build(f"{folder}/first", divide(rows, sizes[0]))
-        second = build(f"{folder}/second", divide(data.draw(st.permutations(rows)), sizes[1]))
+        first = build(f"{folder}/first", divide(rows, sizes[0]), SCORERS)
+        second = build(f"{folder}/second", divide(data.draw(st.permutations(rows)), sizes[1]), SCORERS)
         funnels = [decide(first, rules), decide(second, rules)]
         assert funnels[0] == funnels[1]
         decisions = [dict(chain.from_iterable(read_decisions(mill).values())) for mill in (first, second)]
@@ -325,6 +362,50 @@ def test_a_cluster_survives_when_its_preferred_member_fails_a_rule(tmp_path):
         (False, "duplicate", "duplicate", rows[2].doc_id),
         (True, None, None, None),
     ]
+
+
+def test_a_group_is_thinned_to_exemplars_and_duplicates_are_chosen_among_them(tmp_path):
+    """The copy on another host survives although its cluster's preferred member was thinned."""
+    body = "the miller grinds the corn that the farmers bring and keeps a tenth of the flour for himself"
+    line, near, far = f"3 0 0 0\n{body}", f"1 0 0 0\n{body} too", "0 0 0 0\nthe weir of the upper mill"
+    rows = [
+        Row(0, near, "books", url="https://a.example/0"),
+        Row(1, line, "web", url="https://a.example/1"),
+        Row(2, far, "web", url="https://a.example/2"),
+        Row(3, line, "code"),
+        Row(4, near, "web", url="https://b.example/4"),
+        Row(5, "...", url="https://a.example/5"),
+        Row(6, ". .", url="https://a.example/6"),
+    ]
+    mill = build(tmp_path, divide(rows, 2), SCORERS)
+    bits = distance(rows[0], rows[1])
+    assert 0 < bits < distance(rows[1], rows[2])
+    thin = {"within": "host", "then": "quality", "max_distance": bits}
+    funnel = decide(mill, {"thin": thin, "deduplicate": {"prefer": ["books", "web", "code"]}})
+    assert [step.step for step in funnel] == ["empty", "block", "thin", "duplicate"]
+    assert [verdict for _, verdict in chain.from_iterable(read_decisions(mill).values())] == [
+        (False, "thin", "thin", rows[1].doc_id),
+        (True, None, None, None),
+        (True, None, None, None),
+        (False, "duplicate", "duplicate", rows[1].doc_id),
+        (True, None, None, None),
+        (True, None, None, None),
+        (True, None, None, None),
+    ]
+    decide(mill, {"thin": thin | {"max_distance": bits - 1}})
+    assert all(kept for _, (kept, *_) in chain.from_iterable(read_decisions(mill).values()))
+
+
+@given(st.lists(st.integers(1, 5), max_size=8), st.integers(1, 6))
+@FINE
+def test_groups_stay_whole_however_they_arrive(sizes, batch_rows):
+    groups = [group for group, size in enumerate(sizes) for _ in range(size)]
+    column = pa.array([group.to_bytes(16, "big") for group in groups], pa.uuid())
+    table = pa.table({"group_hash": column, "number": groups})
+    found = [part["number"].to_pylist() for part in whole_groups(table.to_batches(max_chunksize=batch_rows))]
+    assert [number for part in found for number in part] == groups
+    whole = [set(part) for part in found if part]
+    assert sum(map(len, whole)) == len(sizes)
 
 
 @pytest.fixture(scope="module")

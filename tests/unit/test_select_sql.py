@@ -14,6 +14,7 @@ from gristmill.pipelines.select_sql import Budget, compile_selection, quote, sco
 from gristmill.scorers.base import Column, RecipeError, Scorer
 from gristmill.scorers.duplicates import ExactDuplicate
 from gristmill.scorers.rules import Rules
+from gristmill.scorers.simhash import SimHash
 
 RECIPE = Recipe(
     workspace="/w", corpus=[{"path": "/a.jsonl", "source": "web"}, {"path": "/b.jsonl", "source": "books"}]
@@ -116,6 +117,41 @@ def test_deduplicate_wants_a_scorer_that_marks_duplicates():
         "select.0.deduplicate: nothing marks duplicates; add exact_duplicate to `score`, or minhash and a "
         "`duplicates` section"
     )
+
+
+def test_thin_wants_a_scorer_that_hashes():
+    assert refused(thin={"within": "host"}) == (
+        "select.0.thin: no scorer makes simhash; add simhash to `score`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("thin", "message"),
+    [
+        ({"within": "hots"}, ".within: no column 'hots' is stored; allowed: "),
+        ({"within": "hots"}, "did you mean 'host'?"),
+        ({"within": "host; DROP TABLE judged"}, ".within: no column 'host; DROP TABLE judged' is stored"),
+        ({"within": "gopher_pass"}, ".within: no column 'gopher_pass' is stored"),
+        (
+            {"within": "quality"},
+            ".within: quality is double, expected a column of values that documents share, such as host or source",
+        ),
+        ({"within": "host", "prefer": ["wbe"]}, ".prefer: no input has the source 'wbe'"),
+        ({"within": "host", "then": "topic"}, ".then: 'topic' is VARCHAR, expected a number"),
+        ({"within": "host", "then": "neutral"}, ".then: neutral has no better end"),
+    ],
+)
+def test_thinning_is_refused(thin, message):
+    found = refused((*ALL, SimHash()), thin=thin)
+    assert found.startswith("select.0.thin.")
+    assert message in found
+
+
+def test_thinning_reads_its_group_and_its_hash():
+    found = compiled((*ALL, SimHash()), thin={"within": "year", "then": "badness"})
+    assert found.columns == ("badness", "simhash", "simhash_num_shingles", "source", "year")
+    assert found.reads(SimHash())
+    assert found.selection.thin.max_distance == 6
 
 
 def test_unknown_source_is_refused():

@@ -1,12 +1,15 @@
 """SimHash against its definition, bit by bit."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.scorers import simhash
 from gristmill.scorers.shingles import DATATROVE_SHINGLING, DocumentHashes, Shingling, shingle_hashes
-from gristmill.scorers.simhash import MAX_COUNT, SimHash, hamming, simhashes
+from gristmill.scorers.simhash import ALL_PAIRS, MAX_COUNT, SimHash, choose_exemplars, hamming, simhashes
 from gristmill.scorers.text import TextBatch
 
 
@@ -45,6 +48,53 @@ def test_no_documents() -> None:
 def test_hamming_counts_differing_bits(pairs: list[tuple[int, int]]) -> None:
     left, right = np.array(pairs, np.uint64).reshape(-1, 2).T
     assert hamming(left, right).tolist() == [(first ^ second).bit_count() for first, second in pairs]
+
+
+def exemplars_one_by_one(hashes: list[int], max_distance: int) -> list[int]:
+    """The first exemplar within the distance, else the document itself becomes one."""
+    exemplars: list[int] = []
+    found = []
+    for position, value in enumerate(hashes):
+        near = (other for other in exemplars if (hashes[other] ^ value).bit_count() <= max_distance)
+        found.append(next(near, position))
+        if found[-1] == position:
+            exemplars.append(position)
+    return found
+
+
+bits = st.sets(st.integers(0, 63), max_size=12).map(lambda places: sum(1 << place for place in places))
+flocks = st.lists(
+    st.builds(int.__xor__, st.sampled_from([0, 2**64 - 1, 0x0123456789ABCDEF]), bits), max_size=40
+)
+
+
+@given(flocks, st.integers(0, 64), st.sampled_from([0, ALL_PAIRS]))
+@settings(deadline=None)
+def test_exemplars_are_those_of_one_look_after_the_other(
+    hashes: list[int], max_distance: int, all_pairs: int
+) -> None:
+    with mock.patch.object(simhash, "ALL_PAIRS", all_pairs):
+        found = choose_exemplars(np.array(hashes, np.uint64), max_distance)
+    assert found.dtype == np.int64
+    assert found.tolist() == exemplars_one_by_one(hashes, max_distance)
+
+
+def test_a_chain_of_drifting_copies_keeps_every_second_exemplar() -> None:
+    drifting = np.array([(1 << 4 * step) - 1 for step in range(8)], np.uint64)
+    assert choose_exemplars(drifting, 4).tolist() == [0, 0, 2, 2, 4, 4, 6, 6]
+    assert choose_exemplars(drifting, 3).tolist() == list(range(8))
+    assert choose_exemplars(drifting[::-1].copy(), 64).tolist() == [0] * 8
+
+
+def test_large_groups_lose_no_near_document() -> None:
+    rng = np.random.default_rng(0)
+    originals = rng.integers(0, 2**64, ALL_PAIRS, np.uint64)
+    copies = originals.copy()
+    for _ in range(6):
+        copies ^= np.uint64(1) << rng.integers(0, 64, len(copies), np.uint64)
+    assert (hamming(originals, copies) > 3).mean() > 0.9
+    found = choose_exemplars(np.concatenate([originals, copies]), 6)
+    assert found.tolist() == [*range(ALL_PAIRS), *range(ALL_PAIRS)]
 
 
 def test_scores_are_of_the_shingles_that_minhash_uses() -> None:
