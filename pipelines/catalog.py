@@ -42,6 +42,12 @@ RUNS = (
     "run VARCHAR, started TIMESTAMP, seconds DOUBLE, command VARCHAR, status VARCHAR, message VARCHAR, "
     "version VARCHAR"
 )
+DUPLICATE_REPORT = (
+    "num_members BIGINT, num_clusters BIGINT, largest_cluster BIGINT, num_parted BIGINT, "
+    "num_oversized_buckets BIGINT, largest_bucket BIGINT"
+)
+DUPLICATE_BUCKETS = pa.schema([("first_band", pa.int32()), ("size", pa.int64())])
+SIGNATURES = pa.schema([schema.DOC_ID, ("minhash_signature", pa.binary()), ("num_shingles", pa.int64())])
 MODELS = "scorer VARCHAR, fingerprint VARCHAR, option VARCHAR, digest VARCHAR"
 SCORE_COLUMNS = (
     "column_name VARCHAR, scorer VARCHAR, version INTEGER, fingerprint VARCHAR, options JSON, unit VARCHAR, "
@@ -157,6 +163,7 @@ def build_catalog(workspace: Workspace, folder: Path) -> Path:
     builder.files("raw_takedowns", TAKEDOWNS, [local(name) for name in takedowns])
     _add_decisions(builder, workspace, shards, names, local)
     _add_scores(builder, workspace, shards, names, local)
+    _add_duplicates(builder, workspace, shards, names, local)
     _add_records(builder, workspace, names)
     for name, view in sql.views().items():
         connection.execute(f"CREATE VIEW {name} AS {view.text}")
@@ -301,8 +308,10 @@ def _add_scores(
     else:
         empty = pa.schema([schema.DOC_ID, pa.field("exact_duplicate_hash", pa.uuid())])
         builder.files("raw_exact_duplicate", empty, [])
-    near = [f"duplicates/{shard}.parquet" for shard in shards]
-    builder.files("raw_near_duplicates", schema.DUPLICATES, [local(path) for path in near if path in names])
+    if "score_minhash" in joined:
+        builder.connection.execute("CREATE VIEW raw_minhash AS SELECT * FROM score_minhash")
+    else:
+        builder.files("raw_minhash", SIGNATURES, [])
     builder.rows("raw_score_columns", SCORE_COLUMNS, described)
     builder.rows("raw_models", MODELS, models)
 
@@ -320,6 +329,25 @@ def _binds(connection: duckdb.DuckDBPyConnection, expression: str, tables: Seque
     except duckdb.BinderException:
         return False
     return True
+
+
+def _add_duplicates(
+    builder: _Builder, workspace: Workspace, shards: Sequence[str], names: set[str], local: _Mirror
+) -> None:
+    near = [f"duplicates/{shard}.parquet" for shard in shards]
+    builder.files("raw_near_duplicates", schema.DUPLICATES, [local(path) for path in near if path in names])
+    buckets = [local(name) for name in ("duplicates/buckets.parquet",) if name in names]
+    builder.files("raw_duplicate_buckets", DUPLICATE_BUCKETS, buckets)
+    found = workspace.read_json("duplicates", "manifest.json")
+    report = found and (
+        found["num_clusters"] + found["num_near_duplicates"],
+        found["num_clusters"],
+        found["largest_cluster"],
+        found["num_parted"],
+        found["num_oversized_buckets"],
+        found["largest_bucket"],
+    )
+    builder.rows("raw_duplicate_report", DUPLICATE_REPORT, [report] if report else [])
 
 
 def _add_records(builder: _Builder, workspace: Workspace, names: set[str]) -> None:

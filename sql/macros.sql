@@ -1,4 +1,4 @@
--- The published rule sets as macros over the columns of the `rules` scorer.
+-- The published rule sets as macros over the columns of the `rules` scorer; MinHash LSH over those of `minhash`.
 --
 -- A macro cannot see columns, so each takes the columns it asks about, by position, and the published thresholds as
 -- named parameters. The columns `gopher_pass` and so on, with these thresholds, are in rule_sets.sql; to change one:
@@ -58,6 +58,26 @@ CREATE OR REPLACE MACRO c4_passes(
 -- Chance that MinHash LSH finds a pair of this Jaccard similarity: 1 - (1 - s^rows)^bands.
 CREATE OR REPLACE MACRO collision_probability(jaccard, num_bands, rows_per_band) AS
     1 - pow(1 - pow(jaccard, rows_per_band), num_bands);
+
+-- Estimated Jaccard similarity of two documents with shingles, by `minhash_signature`: the share of equal values.
+CREATE OR REPLACE MACRO estimate_jaccard(left_signature, right_signature) AS
+    list_avg([
+        (left_signature[4 * i + 1 : 4 * i + 4] = right_signature[4 * i + 1 : 4 * i + 4])::INTEGER
+        FOR i IN range(octet_length(left_signature) // 4)
+    ]);
+
+-- The bands of a `minhash_signature`: documents that share the band of some number are candidates for a pair.
+CREATE OR REPLACE MACRO signature_bands(signature, num_bands, rows_per_band) AS
+    CASE WHEN num_bands >= 1 AND rows_per_band >= 1 AND 4 * num_bands * rows_per_band <= octet_length(signature)
+        THEN [
+            signature[4 * rows_per_band * i + 1 : 4 * rows_per_band * (i + 1)]
+            FOR i IN range(num_bands)
+        ]
+        ELSE error(
+            num_bands || ' bands of ' || rows_per_band || ' rows do not fit a signature of '
+            || octet_length(signature) // 4 || ' values; use fewer bands or rows, at least 1 of each'
+        )
+    END;
 
 -- FineWeb (arXiv 2406.17557, section 3.5).
 CREATE OR REPLACE MACRO fineweb_passes(

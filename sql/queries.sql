@@ -139,6 +139,60 @@ JOIN texts AS own ON own.doc_id = nearest.doc_id
 JOIN texts AS other ON other.doc_id = representative
 ORDER BY coalesce(jaccard, estimated_jaccard), member.doc_id
 
+-- name: near_pairs
+-- One row per pair of documents whose signatures share a band and agree in a share of their values at or above a
+-- threshold. Another layout or threshold needs no other signatures. Of equal signatures, the first document stands
+-- for all: the others are paired with it alone. A band that many signatures share is compared all with all.
+-- parameter: num_bands text
+-- parameter: rows_per_band text
+-- parameter: threshold text
+WITH signed AS (
+    SELECT doc_id, minhash_signature, min(doc_id) OVER (PARTITION BY minhash_signature) AS first_doc
+    FROM raw_minhash
+    WHERE num_shingles > 0
+),
+leaders AS (
+    SELECT doc_id, minhash_signature AS signature FROM signed WHERE doc_id = first_doc
+),
+bands AS (
+    SELECT
+        doc_id,
+        unnest(range({num_bands}::INTEGER)) AS number,
+        unnest(signature_bands(signature, {num_bands}::INTEGER, {rows_per_band}::INTEGER)) AS band
+    FROM leaders
+),
+candidates AS (
+    SELECT DISTINCT a.doc_id, b.doc_id AS other_doc
+    FROM bands AS a JOIN bands AS b ON b.number = a.number AND b.band = a.band AND b.doc_id > a.doc_id
+),
+pairs AS (
+    SELECT
+        candidates.doc_id,
+        other_doc,
+        estimate_jaccard(a.signature, b.signature) AS estimated_jaccard
+    FROM candidates
+    JOIN leaders AS a ON a.doc_id = candidates.doc_id
+    JOIN leaders AS b ON b.doc_id = other_doc
+    UNION ALL
+    SELECT first_doc, doc_id, 1.0 FROM signed WHERE doc_id <> first_doc
+)
+SELECT pairs.doc_id, other_doc, a.id, b.id AS other_id, estimated_jaccard
+FROM pairs
+JOIN documents AS a ON a.doc_id = pairs.doc_id
+JOIN documents AS b ON b.doc_id = other_doc
+WHERE estimated_jaccard >= {threshold}::DOUBLE
+ORDER BY estimated_jaccard DESC, pairs.doc_id, other_doc
+
+-- name: layout_recall
+-- One row per Jaccard similarity: the chance that a layout of bands finds a pair of it.
+-- parameter: num_bands text
+-- parameter: rows_per_band text
+SELECT
+    jaccard,
+    round(collision_probability(jaccard, {num_bands}::INTEGER, {rows_per_band}::INTEGER), 4) AS probability
+FROM (SELECT unnest(range(50, 101, 5)) / 100 AS jaccard)
+ORDER BY jaccard
+
 -- name: simhash_pairs
 -- One row per pair of documents of one source and host whose 64-bit hashes, such as `simhash`, differ in at most 3 bits.
 -- parameter: hash column

@@ -47,6 +47,16 @@ WHERE exact_duplicate_hash IN (
 )
 WINDOW cluster AS (PARTITION BY exact_duplicate_hash)
 
+-- name: duplicate_report
+-- One row per workspace whose near duplicates are marked: what was found, and what was not compared all with all.
+SELECT num_members, num_clusters, largest_cluster, num_parted, num_oversized_buckets, largest_bucket
+FROM raw_duplicate_report
+
+-- name: duplicate_buckets
+-- One row per bucket of documents with an equal band that was too large to compare all with all.
+SELECT first_band, size
+FROM raw_duplicate_buckets
+
 -- name: datasets
 -- One row per exported dataset.
 SELECT selection, num_documents, num_bytes, num_files, path

@@ -22,6 +22,7 @@ from gristmill.pipelines.workspace import open_workspace
 from gristmill.scorers.base import QueryError, WorkspaceError
 from gristmill.scorers.duplicates import ExactDuplicate
 from gristmill.scorers.language import Language
+from gristmill.scorers.minhash import MinHash
 from gristmill.scorers.pii import Pii
 from gristmill.scorers.rules import Rules
 
@@ -51,6 +52,8 @@ GRAIN = {
     "decisions": ["selection", "doc_id"],
     "takedowns": ["selection", "doc_id"],
     "duplicates": ["doc_id"],
+    "duplicate_report": ["num_members"],
+    "duplicate_buckets": ["first_band", "size"],
     "datasets": ["selection"],
     "runs": ["run"],
     "models": ["scorer", "fingerprint", "option"],
@@ -59,6 +62,7 @@ GRAIN = {
     "texts": ["doc_id"],
     "score_numbers": ["doc_id"],
     "score_exact_duplicate": ["doc_id"],
+    "score_minhash": ["doc_id"],
 }
 QUERY_GRAIN = {
     "funnel": ["selection", "step"],
@@ -72,6 +76,8 @@ QUERY_GRAIN = {
     "cluster_sizes": ["size"],
     "source_overlap": ["source", "representative_source"],
     "closest_calls": ["doc_id"],
+    "near_pairs": ["doc_id", "other_doc"],
+    "layout_recall": ["jaccard"],
     "simhash_pairs": ["doc_id", "other_doc"],
     "duplicate_ids": ["source", "id"],
     "reject_reasons": ["reason"],
@@ -85,16 +91,26 @@ ARGUMENTS = {
     "second": "badness",
     "hash": "num_tokens",
     "host": "h1.example",
+    "num_bands": "18",
+    "rows_per_band": "6",
+    "threshold": "0.8",
 }
+REPORT = {"num_clusters": 2, "num_near_duplicates": 5, "largest_cluster": 4, "num_parted": 1}
 
 
 @pytest.fixture(scope="module")
 def mill(tmp_path_factory):
     """A small workspace with everything that the nouns show."""
-    mill = build(tmp_path_factory.mktemp("sql") / "mill", [ROWS[:11], [], ROWS[11:30], ROWS[30:]])
+    root = tmp_path_factory.mktemp("sql") / "mill"
+    mill = build(root, [ROWS[:11], [], ROWS[11:30], ROWS[30:]], (Numbers(), ExactDuplicate(), MinHash()))
     publish(mill, RULES)
     publish(mill, {"name": "all"})
     commit_takedowns(mill.workspace, BlockLists(ids=frozenset({"1"})))
+    mill.workspace.commit_json(
+        {**REPORT, "num_oversized_buckets": 2, "largest_bucket": 90}, "duplicates", "manifest.json"
+    )
+    buckets = {"first_band": pa.array([0, 9], pa.int32()), "size": [90, 70]}
+    pq.write_table(pa.table(buckets), mill.workspace.path("duplicates", "buckets.parquet"))
     rejects = [Reject("/a.jsonl", str(place), f"not_json: {place}", b"{\xff\n") for place in (3, 90)]
     rejects.append(Reject("/b.jsonl", "0", "empty_file: no record in it", b""))
     path = Path(mill.workspace.rejects(mill.shards[0].name))
@@ -157,12 +173,18 @@ def test_every_noun_is_there_in_an_empty_workspace(empty, full, name):
 )
 def test_every_query_runs_in_an_empty_workspace(empty, full, name):
     found = named(empty, name)
-    assert found.num_rows == 0
+    assert found.num_rows == 0 or name == "layout_recall"
     assert found.column_names == named(full, name).column_names
 
 
 def test_every_noun_and_query_states_its_grain():
-    assert set(sql.views()) | {"scores", "texts", "score_numbers", "score_exact_duplicate"} == set(GRAIN)
+    assert set(sql.views()) | {
+        "scores",
+        "texts",
+        "score_numbers",
+        "score_exact_duplicate",
+        "score_minhash",
+    } == set(GRAIN)
     assert set(sql.queries()) == set(QUERY_GRAIN)
     for block in [*sql.views().values(), *sql.queries().values()]:
         assert block.description.startswith("One row per "), block.name
@@ -307,6 +329,18 @@ def test_duplicates_name_every_member_of_every_cluster(full):
     assert near == len(expected) - len(set(expected.values()))
 
 
+def test_the_report_of_near_duplicates_is_that_of_the_manifest(full):
+    assert ask(full, "SELECT * FROM duplicate_report") == [
+        {
+            "num_members": 7, "num_clusters": 2, "largest_cluster": 4, "num_parted": 1, "num_oversized_buckets": 2,
+            "largest_bucket": 90,
+        }
+    ]  # fmt: skip
+    assert ask(full, "SELECT * FROM duplicate_buckets ORDER BY size") == [
+        {"first_band": 9, "size": 70}, {"first_band": 0, "size": 90}
+    ]  # fmt: skip
+
+
 def test_survivors_are_kept_or_dropped_by_a_later_step(full):
     rows = ask(
         full,
@@ -332,11 +366,13 @@ def test_threshold_sweep_counts_what_a_threshold_would_keep(full):
 
 def test_every_score_column_is_traced_to_its_maker(full):
     described = ask(full, "SELECT column_name, scorer, version, fingerprint, options FROM score_columns")
-    columns = {row["column_name"] for row in ask(full, "DESCRIBE scores")} - {"doc_id"}
+    shown = {row["column_name"] for row in ask(full, "DESCRIBE scores")}
+    columns = shown - {"doc_id"} | {"minhash_signature"}
     assert {row["column_name"] for row in described} == columns
     assert {row["fingerprint"] for row in described} == {
         Numbers().fingerprint(),
         ExactDuplicate().fingerprint(),
+        MinHash().fingerprint(),
     }
     assert {row["options"] for row in described if row["scorer"] == "numbers"} == {'{"shift": 0.0}'}
 
