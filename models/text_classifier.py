@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+FILE = "classifier.bin"
 LABEL_PREFIX = "__label__"
 RESERVED = ("\n", LABEL_PREFIX, "</s>")
 
@@ -48,14 +49,14 @@ class TextClassifier:
 
         # Every load prints a warning about an interface that changed in 2020.
         with redirect_stderr(StringIO()):
-            model = fasttext.load_model(str(path))
+            model = fasttext.load_model(str(classifier_file(path)))
         model.predict([""])
         return cls(model)
 
     @staticmethod
     def digest(path: Path) -> str:
         """Hash of the model's bytes."""
-        with path.open("rb") as file:
+        with classifier_file(path).open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
     @property
@@ -95,3 +96,8 @@ class TextClassifier:
             for line in one_line(texts).to_pylist()
         ]
         return np.clip(np.array([by_label.get(wanted, 0.0) for by_label in found], np.float32), 0, 1)
+
+
+def classifier_file(path: Path) -> Path:
+    """The model file a path means: itself, or the one in a folder."""
+    return path / FILE if path.is_dir() else path

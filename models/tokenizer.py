@@ -1,14 +1,35 @@
-"""Hugging Face tokenizers: load a `tokenizer.json`, count tokens."""
+"""Hugging Face tokenizers: train, load and save a `tokenizer.json`, encode texts into one flat array."""
 
 import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+END_OF_TEXT = "<|endoftext|>"
+USUAL_ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>")
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Tokens of n texts, end to end.
+
+    Args:
+        tokens: Identifiers, uint32[t].
+        offsets: Text i has the tokens from offsets[i] to offsets[i + 1], int64[n + 1].
+    """
+
+    tokens: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.int64]
 
 
 class Tokenizer:
@@ -16,12 +37,14 @@ class Tokenizer:
 
     Args:
         tokenizer: What the library loaded.
+        end_of_text: The token that ends a document, None where the tokenizer names none.
     """
 
-    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
+    def __init__(self, tokenizer: HuggingFaceTokenizer, end_of_text: str | None = None) -> None:
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._end_of_text = end_of_text
 
     @classmethod
     def load(cls, path: str) -> "Tokenizer":
@@ -35,14 +58,63 @@ class Tokenizer:
         if not file.is_file():
             raise FileNotFoundError(f"no tokenizer at {path}: expected a {FILE} or a folder that holds one")
         try:
-            return cls(HuggingFaceTokenizer.from_file(str(file)))
+            loaded = HuggingFaceTokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare exceptions
             raise ValueError(f"{file} is no tokenizer: {error}") from error
+        return cls(loaded, _named_end(file.with_name(CONFIG_FILE)))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+        """Train byte-level BPE (Radford et al. 2019, GPT-2): every text can be encoded, and decodes to itself.
+
+        Args:
+            texts: What the merges are counted on.
+            vocab_size: Tokens, with the 256 bytes and the end of text.
+        """
+        tokenizer = HuggingFaceTokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer, END_OF_TEXT)
 
     @staticmethod
     def digest(path: str) -> str:
         """BLAKE2b of the tokenizer's file, 32 hexadecimal digits."""
         return hashlib.blake2b(tokenizer_file(path).read_bytes(), digest_size=16).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def end_of_text(self) -> int:
+        """The token that ends a document, and that every window starts from.
+
+        Raises:
+            ValueError: If the tokenizer has none.
+        """
+        for token in (self._end_of_text, *USUAL_ENDS):
+            if token is not None and (found := self._tokenizer.token_to_id(token)) is not None:
+                return found
+        raise ValueError(
+            f"the tokenizer names no end of text; expected `eos_token` in {CONFIG_FILE}, or one of "
+            f"{', '.join(USUAL_ENDS)} in the vocabulary"
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer as Hugging Face directories hold it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._tokenizer.save(str(folder / FILE))
+        end = self._tokenizer.id_to_token(self.end_of_text)
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": end}
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
 
     def count(self, texts: pa.LargeStringArray) -> npt.NDArray[np.int64]:
         """Tokens of each text, without the special ones around it.
@@ -53,10 +125,35 @@ class Tokenizer:
         Returns:
             int64, shape (n,).
         """
-        encodings = self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
-        return np.fromiter(map(len, encodings), np.int64, len(texts))
+        return np.fromiter(map(len, self._encode(texts)), np.int64, len(texts))
+
+    def encode(self, texts: pa.LargeStringArray) -> TokenizedTexts:
+        """Tokens of n texts, without special ones around them."""
+        encodings = self._encode(texts)
+        offsets = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum([len(encoding) for encoding in encodings], out=offsets[1:])
+        tokens = np.empty(offsets[-1], np.uint32)
+        for encoding, start, end in zip(encodings, offsets[:-1], offsets[1:], strict=True):
+            tokens[start:end] = encoding.ids
+        return TokenizedTexts(tokens, offsets)
+
+    def char_offsets(self, text: str) -> list[int]:
+        """Characters of a text before each of its tokens, and of the whole text."""
+        starts = [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+        return [*starts, len(text)]
+
+    def _encode(self, texts: pa.LargeStringArray) -> list[Any]:
+        return self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
 
 
 def tokenizer_file(path: str) -> Path:
     """The JSON file a path means."""
     return Path(path) / FILE if Path(path).is_dir() else Path(path)
+
+
+def _named_end(config: Path) -> str | None:
+    """The end-of-text token that a Hugging Face configuration names."""
+    if not config.is_file():
+        return None
+    named = json.loads(config.read_text()).get("eos_token")
+    return named["content"] if isinstance(named, dict) else named

@@ -317,8 +317,8 @@ def _add_scores(
 
 
 def _is_bytes(kind: str) -> bool:
-    """Whether a column holds bytes that say nothing to a reader of `scores`; `score_<scorer>` has them."""
-    return kind.startswith("fixed_size_binary")
+    """Whether a column holds bytes or vectors that say nothing to a reader of `scores`; `score_<scorer>` has them."""
+    return kind.startswith(("fixed_size_binary", "list"))
 
 
 def _binds(connection: duckdb.DuckDBPyConnection, expression: str, tables: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import IO, Any
 
 import click
@@ -66,7 +67,7 @@ def _recipe_command(name: str, help_text: str) -> Callable[[Callable[..., None]]
 
 
 @_recipe_command(
-    "run", "Ingest, score, dedup, select and export; whatever is done already is not done again."
+    "run", "Ingest, train, score, dedup, select and export; whatever is done already is not done again."
 )
 @click.option(
     "--dry-run",
@@ -103,6 +104,20 @@ def run(
 def ingest(context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool) -> None:
     """One stage."""
     _run_stage(context, recipe, overrides, quiet, "ingest")
+
+
+@_recipe_command("train", "Train the auxiliary models that the recipe's scorers use, or the one named.")
+@click.argument("model", required=False)
+def train(
+    context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool, model: str | None
+) -> None:
+    """One stage."""
+    from gristmill.pipelines.train_models import named_model
+
+    curation = _prepare(context, recipe, overrides, quiet)
+    if model is not None:
+        curation = replace(curation, trained=tuple(named_model(curation.recipe, model)))
+    _execute(curation, ["train"], "train", quiet)
 
 
 @_recipe_command("score", "Score what the recipe's scorers have not scored yet.")

@@ -1,6 +1,7 @@
-"""The main path: ingest -> score -> dedup -> select -> export, each stage resumable, each accounted for.
+"""The main path: ingest -> train -> score -> dedup -> select -> export, each stage resumable, each accounted for.
 
     corpus     = documents read from the recipe's inputs
+    models     = auxiliary models that the scorers use, trained on samples of the corpus and on the target
     scores     = numbers of every document by every scorer the recipe names
     duplicates = clusters of near duplicates, by the signatures among the scores
     decisions  = SQL over the scores: kept, or the step and reason that dropped it
@@ -28,6 +29,7 @@ from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_d
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
 from gristmill.pipelines.load_recipe import missing_files
 from gristmill.pipelines.mark_duplicates import Corpus, FindEdges
+from gristmill.pipelines.model_files import localised
 from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
 from gristmill.pipelines.progress import QuietReporter, Reporter, watched
 from gristmill.pipelines.read_documents import STAGE as INGEST
@@ -53,6 +55,16 @@ from gristmill.pipelines.select_documents import (
 )
 from gristmill.pipelines.select_sql import CompiledSelection, compile_selection, score_columns
 from gristmill.pipelines.takedowns import commit_takedowns
+from gristmill.pipelines.target import target_workspace
+from gristmill.pipelines.train_models import (
+    KINDS,
+    is_trained,
+    models_of,
+    train_models,
+    wanted_models,
+    with_trained_models,
+)
+from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace, locked, open_workspace
 from gristmill.scorers.base import GristmillError, RecipeError, Scorer, ScorerError, SelectionError
 from gristmill.scorers.minhash import MinHash
@@ -60,7 +72,7 @@ from gristmill.scorers.registry import make_scorer
 
 LOCAL_SHUFFLE_BYTES = 1 << 30
 """Text that Beam's local runner may shuffle: it holds about 4 bytes of memory a byte."""
-STAGES = ("ingest", "score", "dedup", "select", "export")
+STAGES = ("ingest", "train", "score", "dedup", "select", "export")
 
 
 @dataclass
@@ -89,6 +101,7 @@ class Curation:
     Args:
         recipe: What is wanted.
         scorers: The recipe's scorers, before setup.
+        trained: Names of the models that are trained in the workspace, parents first.
         selections: The recipe's selections as SQL.
         options: Beam's options.
         reporter: Where progress goes.
@@ -96,6 +109,7 @@ class Curation:
 
     recipe: Recipe
     scorers: tuple[Scorer, ...]
+    trained: tuple[str, ...]
     selections: tuple[CompiledSelection, ...]
     options: PipelineOptions
     reporter: Reporter
@@ -120,6 +134,8 @@ class Curation:
                     )
             else:
                 shards = read_corpus(workspace)
+            if "train" in stages:
+                summary.notes += self.train(workspace, shards, self.trained)
             if "score" in stages:
                 self.score(workspace, shards)
             if "dedup" in stages and self.recipe.duplicates is not None:
@@ -180,16 +196,29 @@ class Curation:
         check_reject_rate(rows, self.recipe.max_reject_rate)
         return shards, rows
 
+    def train(self, workspace: Workspace, shards: Sequence[Shard], names: Sequence[str]) -> list[str]:
+        """Samples of the corpus, and the target -> auxiliary models; returns warnings."""
+        target = self.ingest_target(workspace) if any(KINDS[name].needs_target for name in names) else []
+        training = Training(workspace, self.recipe, tuple(shards), tuple(target), self.reporter, self._run)
+        return train_models(training, names)
+
+    def ingest_target(self, workspace: Workspace) -> list[Shard]:
+        """The target's documents -> shards of their own."""
+        target = open_workspace(target_workspace(workspace).root, create=True)
+        plan = plan_ingest(target, self.recipe.model_copy(update={"corpus": self.recipe.target}))
+        return self.ingest(target, plan)[0]
+
     def score(self, workspace: Workspace, shards: Sequence[Shard]) -> None:
         """Shards -> one side file for each scorer."""
-        announce_scores(workspace, self.scorers)
-        tasks = plan_scores(workspace, shards, self.scorers)
+        scorers = self.local_scorers()
+        announce_scores(workspace, scorers)
+        tasks = plan_scores(workspace, shards, scorers)
         if tasks:
-            stages = [stage_of(scorer) for scorer in self.scorers]
+            stages = [stage_of(scorer) for scorer in scorers]
             num_bytes = sum(task.shard.num_bytes * len(task.scorers) for task in tasks)
             with watched(self.reporter, workspace, "score", stages, num_bytes):
                 self._run_scores(workspace, tasks)
-        for scorer in self.scorers:
+        for scorer in scorers:
             commit_scores(workspace, shards, scorer)
 
     def dedup(self, workspace: Workspace, shards: Sequence[Shard], rule: Duplicates) -> dict[str, Any]:
@@ -212,7 +241,7 @@ class Curation:
             require_marked(self._signed(workspace, shards, compiled.near))
         block_lists = read_block_lists(self.recipe.block)
         with reported(self.reporter, f"select {compiled.selection.name}", shards):
-            return select_documents(workspace, shards, self.scorers, compiled, block_lists)
+            return select_documents(workspace, shards, self.local_scorers(), compiled, block_lists)
 
     def export(
         self, workspace: Workspace, shards: Sequence[Shard], compiled: CompiledSelection
@@ -221,7 +250,7 @@ class Curation:
         name, export = compiled.selection.name, self.recipe.export
         decisions = workspace.read_json("decisions", name, "manifest.json")
         block_lists = read_block_lists(self.recipe.block)
-        parents = selection_identity(shards, self.scorers, compiled, block_lists)
+        parents = selection_identity(shards, self.local_scorers(), compiled, block_lists)
         if decisions is None or decisions["identity"] != parents:
             raise SelectionError(
                 f"selection {name!r} is not made from this recipe and corpus; run `gristmill select`"
@@ -248,8 +277,16 @@ class Curation:
             "recipe": recipe,
             "gristmill": version("gristmill"),
         }
-        card = dataset_card.render(workspace, self.recipe, compiled.selection, self.scorers)
+        card = dataset_card.render(workspace, self.recipe, compiled.selection, self.local_scorers())
         return write_dataset.commit_dataset(workspace, name, parts, provenance, card)
+
+    def local_scorers(self) -> list[Scorer]:
+        """The scorers with their models on this machine; those trained in the workspace must be there.
+
+        Raises:
+            ScorerError: If a model is not there or cannot be used.
+        """
+        return [localised(scorer) for scorer in self.scorers]
 
     def _signed(self, workspace: Workspace, shards: Sequence[Shard], rule: Duplicates) -> Corpus:
         (scorer,) = (scorer for scorer in self.scorers if isinstance(scorer, MinHash))
@@ -309,11 +346,13 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
     mistakes = missing_files(recipe)
     if is_dataflow(options):
         mistakes += _unreachable(recipe)
+    workspace = Workspace(recipe.workspace.rstrip("/"))
     scorers = []
     for position, (name, arguments) in enumerate(recipe.scorer_options().items()):
         try:
-            scorer = make_scorer(name, arguments)
-            scorer.fingerprint()
+            scorer = make_scorer(name, with_trained_models(recipe, name, arguments))
+            if is_trained(workspace, recipe, name):
+                localised(scorer).fingerprint()
             scorers.append(scorer)
         except ScorerError as error:
             mistakes.append(f"score.{position}: {error}")
@@ -321,6 +360,7 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
         raise RecipeError("\n".join(mistakes))
     score_columns(scorers)
     _check_duplicates(recipe, scorers)
+    trained = models_of(recipe, wanted_models(recipe))
     compiled = []
     for position, selection in enumerate(recipe.select):
         try:
@@ -331,7 +371,9 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
             mistakes.append(str(error))
     if mistakes:
         raise RecipeError("\n".join(mistakes))
-    return Curation(recipe, tuple(scorers), tuple(compiled), options, reporter or QuietReporter())
+    return Curation(
+        recipe, tuple(scorers), tuple(trained), tuple(compiled), options, reporter or QuietReporter()
+    )
 
 
 def _check_duplicates(recipe: Recipe, scorers: Sequence[Scorer]) -> None:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from gristmill.pipelines import files
-from gristmill.pipelines.recipe import MAX_FOUND, Block, Recipe, Section, nearest
+from gristmill.pipelines.recipe import MAX_FOUND, Block, Models, Recipe, Section, nearest
 from gristmill.scorers.base import RecipeError, ScorerError
 from gristmill.scorers.registry import path_options
 
@@ -199,10 +199,23 @@ def _with_absolute_paths(recipe: Recipe, folder: str) -> Recipe:
             "block": Block(
                 **{kind: [absolute(p) for p in paths] for kind, paths in recipe.block.model_dump().items()}
             ),
+            "target": [item.model_copy(update={"path": absolute(item.path)}) for item in recipe.target],
+            "models": _with_absolute_paths_of_models(recipe.models, absolute),
             "score": [
                 {name: _with_absolute_models(name, options, absolute)} if options else name
                 for name, options in recipe.scorer_options().items()
             ],
+        }
+    )
+
+
+def _with_absolute_paths_of_models(models: Models, absolute: Callable[[str], str]) -> Models:
+    given = {name: getattr(models, name) for name in Models.model_fields}
+    return models.model_copy(
+        update={
+            name: model.model_copy(update={"path": absolute(model.path)})
+            for name, model in given.items()
+            if model.path is not None
         }
     )
 
@@ -227,6 +240,7 @@ def _unreachable(recipe: Recipe) -> Iterator[str]:
     """One line for every path whose file system is not there."""
     paths = {"workspace": recipe.workspace}
     paths |= {f"corpus.{number}.path": item.path for number, item in enumerate(recipe.corpus)}
+    paths |= {f"target.{number}.path": item.path for number, item in enumerate(recipe.target)}
     for kind, lists in recipe.block.model_dump().items():
         paths |= {f"block.{kind}.{number}": path for number, path in enumerate(lists)}
     schemes = files.schemes()

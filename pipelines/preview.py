@@ -6,11 +6,13 @@ from gristmill.pipelines import files
 from gristmill.pipelines.cluster_duplicates import STAGE as DEDUP
 from gristmill.pipelines.curate import Curation
 from gristmill.pipelines.ledger import LedgerRow, read_ledger
+from gristmill.pipelines.model_files import read_manifest
 from gristmill.pipelines.plan_splits import IngestPlan
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import is_written
 from gristmill.pipelines.score_documents import Shard, plan_scores, stage_of
 from gristmill.pipelines.select_documents import stage_of as select_stage
+from gristmill.pipelines.train_models import is_trained
 from gristmill.pipelines.workspace import FORMAT_VERSION, Workspace
 from gristmill.pipelines.write_dataset import stage_of as export_stage
 from gristmill.scorers.base import WorkspaceError
@@ -66,7 +68,13 @@ def preview(curation: Curation) -> Iterator[str]:
 def _preview_scores(
     curation: Curation, workspace: Workspace, shards: Sequence[Shard], plan: IngestPlan, new_bytes: int
 ) -> Iterator[str]:
+    for name in curation.trained:
+        yield f"train      {name}: {'there' if read_manifest(workspace, name) else 'to train'}"
     for scorer in curation.scorers:
+        if not is_trained(workspace, curation.recipe, scorer.name):
+            num_bytes = sum(shard.num_bytes for shard in shards) + new_bytes
+            yield f"score      {scorer.name}: after its models are trained; {_size(num_bytes)}"
+            continue
         missing = [task.shard for task in plan_scores(workspace, shards, [scorer])]
         num_bytes = sum(shard.num_bytes for shard in missing) + new_bytes
         stage = stage_of(scorer)

@@ -15,6 +15,8 @@ from gristmill.pipelines.ledger import LedgerRow, finished_tasks
 from gristmill.pipelines.workspace import Workspace
 
 POLL_S = 0.5
+WORK = ("documents", "bytes")
+TRAINING = ("steps", "tokens")
 
 
 class Reporter(Protocol):
@@ -22,6 +24,9 @@ class Reporter(Protocol):
 
     def start(self, stage: str, num_bytes: int) -> None:
         """A stage begins; `num_bytes` is its expected work, about."""
+
+    def start_training(self, model: str, num_tokens: int) -> None:
+        """The training of a model begins; its work is counted in tokens, and steps stand for documents."""
 
     def update(self, num_documents: int, num_bytes: int, seconds: float) -> None:
         """What the stage has done so far."""
@@ -37,6 +42,9 @@ class QuietReporter:
     """Says nothing."""
 
     def start(self, stage: str, num_bytes: int) -> None:
+        """Nothing."""
+
+    def start_training(self, model: str, num_tokens: int) -> None:
         """Nothing."""
 
     def update(self, num_documents: int, num_bytes: int, seconds: float) -> None:
@@ -58,11 +66,19 @@ class JsonReporter:
     _stage: str = ""
     _total: int = 0
     _last: float = field(default=0.0)
+    _units: tuple[str, str] = WORK
 
     def start(self, stage: str, num_bytes: int) -> None:
         """Log the start."""
-        self._stage, self._total, self._last = stage, num_bytes, time.monotonic()
-        self._write(event="start", num_bytes_expected=num_bytes)
+        self._start(stage, num_bytes, WORK)
+
+    def start_training(self, model: str, num_tokens: int) -> None:
+        """Log the start."""
+        self._start(f"train {model}", num_tokens, TRAINING)
+
+    def _start(self, stage: str, total: int, units: tuple[str, str]) -> None:
+        self._stage, self._total, self._last, self._units = stage, total, time.monotonic(), units
+        self._write(event="start", **{f"num_{units[1]}_expected": total})
 
     def update(self, num_documents: int, num_bytes: int, seconds: float) -> None:
         """Log the rates, when the interval is over."""
@@ -81,14 +97,17 @@ class JsonReporter:
     def _rates(self, event: str, num_documents: int, num_bytes: int, seconds: float) -> None:
         rate = num_bytes / seconds if seconds else 0.0
         left = max(self._total - num_bytes, 0) / rate if rate and event == "progress" else None
+        items, amount = self._units
         self._write(
             event=event,
-            num_documents=num_documents,
-            num_bytes=num_bytes,
-            seconds=round(seconds, 3),
-            documents_per_s=round(num_documents / seconds if seconds else 0.0, 1),
-            bytes_per_s=round(rate),
-            seconds_left=left and round(left, 1),
+            **{
+                f"num_{items}": num_documents,
+                f"num_{amount}": num_bytes,
+                "seconds": round(seconds, 3),
+                f"{items}_per_s": round(num_documents / seconds if seconds else 0.0, 1),
+                f"{amount}_per_s": round(rate),
+                "seconds_left": left and round(left, 1),
+            },
         )
 
     def _write(self, **content: object) -> None:
@@ -106,6 +125,14 @@ class TerminalReporter:
 
     def start(self, stage: str, num_bytes: int) -> None:
         """Draw a new bar."""
+        self._start(stage, num_bytes, describe_rates)
+
+    def start_training(self, model: str, num_tokens: int) -> None:
+        """Draw a new bar."""
+        self._start(f"train {model}", num_tokens, describe_training)
+
+    def _start(self, stage: str, total: int, describe: Callable[[int, int, float], str]) -> None:
+        self._describe = describe
         self._bar = Progress(
             TextColumn("{task.description:<16}"),
             BarColumn(bar_width=20),
@@ -114,20 +141,20 @@ class TerminalReporter:
             TimeRemainingColumn(compact=True),
             console=self._console,
         )
-        self._task = self._bar.add_task(stage, total=max(num_bytes, 1), rates="")
+        self._task = self._bar.add_task(stage, total=max(total, 1), rates="")
         self._bar.start()
 
     def update(self, num_documents: int, num_bytes: int, seconds: float) -> None:
         """Move the bar."""
         if self._bar is not None:
             self._bar.update(
-                self._task, completed=num_bytes, rates=describe_rates(num_documents, num_bytes, seconds)
+                self._task, completed=num_bytes, rates=self._describe(num_documents, num_bytes, seconds)
             )
 
     def finish(self, num_documents: int, num_bytes: int, seconds: float) -> None:
         """Fill the bar and leave it."""
         if self._bar is not None:
-            rates = describe_rates(num_documents, num_bytes, seconds)
+            rates = self._describe(num_documents, num_bytes, seconds)
             self._bar.update(self._task, total=max(num_bytes, 1), completed=max(num_bytes, 1), rates=rates)
             self._bar.stop()
             self._bar = None
@@ -143,6 +170,11 @@ def describe_rates(num_documents: int, num_bytes: int, seconds: float) -> str:
         return f"{num_documents:,} documents"
     rates = f"{num_documents / seconds:,.0f}/s  {num_bytes / seconds / 1e6:,.1f} MB/s"
     return f"{num_documents:,} documents  {rates}"
+
+
+def describe_training(num_steps: int, num_tokens: int, seconds: float) -> str:
+    """Steps and tokens a second in words."""
+    return f"step {num_steps:,}" + (f"  {num_tokens / seconds:,.0f} tokens/s" if seconds else "")
 
 
 @contextmanager

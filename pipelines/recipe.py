@@ -109,6 +109,28 @@ class Input(Section):
     licence: Text | None = None
 
 
+class Target(Input):
+    """What the trained model should be good at: documents, or questions joined with their correct answers.
+
+    `only` keeps the records whose fields have the given values. With `choices` and `answer`, fields with the possible
+    answers and the number of the right one, `text` is a question: the right answer takes the place of its blank `_`, or
+    follows it.
+    """
+
+    source: Text = "target"
+    only: dict[str, str] = {}
+    choices: Text | None = None
+    answer: Text | None = None
+
+    @model_validator(mode="after")
+    def _check_answers(self) -> "Target":
+        if (self.choices is None) != (self.answer is None):
+            raise ValueError(
+                "choices and answer go together: the possible answers, and the number of the right one"
+            )
+        return self
+
+
 class Block(Section):
     """Block lists and take-down lists: text files with one entry a line, `#` starts a comment."""
 
@@ -239,12 +261,78 @@ class Export(Section):
     metadata: Flag = True
 
 
+Size = Literal["300k", "1m", "3m", "10m", "30m", "70m", "150m"]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class TokenizerModel(Section):
+    """The tokenizer: a Hugging Face directory, or byte-level BPE trained on a seeded sample of the corpus."""
+
+    path: Text | None = None
+    vocab_size: Annotated[int, Field(ge=257, strict=True)] = 4096
+    max_bytes: Count = 64 << 20
+
+
+class PriorModel(Section):
+    """The prior: a Hugging Face directory, or a Llama-style model trained on a seeded sample of the corpus.
+
+    `size` names its parameters without embeddings; `tokens` is the length of the sample, about.
+    """
+
+    path: Text | None = None
+    size: Size = "1m"
+    context: Count = 512
+    tokens: Count = 1_000_000
+    batch_tokens: Count = 8192
+    learning_rate: Rate = 1e-3
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+
+
+class ConditionalModel(Section):
+    """The conditional model: a Hugging Face directory, or the prior fine-tuned on the target."""
+
+    path: Text | None = None
+    epochs: Count = 1
+    batch_tokens: Count = 8192
+    learning_rate: Rate = 1e-3
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+
+
+class ImportanceModel(Section):
+    """Counts of hashed n-grams in target and pool, for importance weights."""
+
+    path: Text | None = None
+    num_buckets: Count = 10_000
+
+
+class TargetClassifierModel(Section):
+    """A fastText classifier of target against pool: a `.bin` file, or one trained on as many documents of each."""
+
+    path: Text | None = None
+    epoch: Count = 5
+    max_documents: Count = 200_000
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+
+
+class Models(Section):
+    """The auxiliary models that scorers use; those without a path are trained in the workspace."""
+
+    tokenizer: TokenizerModel = TokenizerModel()
+    prior: PriorModel = PriorModel()
+    conditional: ConditionalModel = ConditionalModel()
+    importance: ImportanceModel = ImportanceModel()
+    target_classifier: TargetClassifierModel = TargetClassifierModel()
+
+
 class Recipe(Section):
     """A whole recipe, every path absolute."""
 
     workspace: Text
     corpus: Annotated[list[Input], Field(min_length=1)]
     block: Block = Block()
+    target: list[Target] = []
+    models: Models = Models()
     score: list[ScorerEntry] = []
     duplicates: Duplicates | None = None
     select: list[Selection] = []
@@ -252,7 +340,7 @@ class Recipe(Section):
     max_reject_rate: Share = 0.01
     max_document_bytes: Annotated[int, Field(ge=1, strict=True)] = 32 << 20
 
-    @field_validator("select", mode="before")
+    @field_validator("select", "target", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
@@ -264,6 +352,16 @@ class Recipe(Section):
         if twins := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"{min(twins)!r} names two selections; every selection needs a name of its own")
         return selections
+
+    @field_validator("target")
+    @classmethod
+    def _refuse_twin_targets(cls, entries: list[Target]) -> list[Target]:
+        sources = [entry.source for entry in entries]
+        if twins := {source for source in sources if sources.count(source) > 1}:
+            raise ValueError(
+                f"{min(twins)!r} is the source of two entries; give every entry a source of its own"
+            )
+        return entries
 
     @field_validator("score")
     @classmethod

@@ -48,7 +48,13 @@ def sampled(curation: Curation, num_documents: int) -> SampledCuration:
     workspace = f"{curation.recipe.workspace.rstrip('/')}-sample-{num_documents}"
     recipe = curation.recipe.model_copy(update={"workspace": workspace})
     return SampledCuration(
-        recipe, curation.scorers, curation.selections, curation.options, curation.reporter, num_documents
+        recipe,
+        curation.scorers,
+        curation.trained,
+        curation.selections,
+        curation.options,
+        curation.reporter,
+        num_documents,
     )
 
 

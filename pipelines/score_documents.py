@@ -13,6 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
 from gristmill.pipelines.allocator import keep_freed_memory
@@ -23,7 +24,9 @@ from gristmill.pipelines.ledger import (
     parquet_writer,
     read_footer,
     record_task,
+    write_side_file,
 )
+from gristmill.pipelines.model_files import localised
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import Scorer, ScorerError
 from gristmill.scorers.schema import DOC_ID
@@ -31,6 +34,8 @@ from gristmill.scorers.text import TextBatch
 
 VIEW_BYTES = 2 << 20
 """Text scored at once: arrays derived from more leave the caches (rules: 4 MB/s by 8 MB, 10 MB/s by 2 MB)."""
+MODEL_VIEW_BYTES = 16 << 20
+"""Text that models score at once: enough that documents of equal length fill their batches."""
 ROW_GROUP_ROWS = 1 << 16
 """Rows written at once: a row group for each batch of text would make footers larger than the scores."""
 LIBRARIES = ("gristmill", "numpy", "pyarrow")
@@ -144,12 +149,13 @@ def score_shard(workspace: Workspace, shard: Shard, scorers: Sequence[Scorer]) -
             table_schema = pa.schema([DOC_ID, *scorer.schema()])
             writers[scorer.name] = stack.enter_context(parquet_writer(file, table_schema))
         held: dict[str, list[pa.RecordBatch]] = {name: [] for name in writers}
-        for documents in cut_batches(read_batches(workspace, shard.name)):
+        steps = _Steps(workspace, shard)
+        for documents in views(read_batches(workspace, shard.name), scorers):
             batch = TextBatch(documents)
             num_rows += len(batch)
             for scorer in scorers:
                 started = time.monotonic()
-                scores = score_batch(scorer, batch, shard.name)
+                scores = steps.score(scorer, batch, num_rows)
                 columns = [documents.column("doc_id"), *scores.columns]
                 batches = held[scorer.name]
                 batches.append(pa.RecordBatch.from_arrays(columns, schema=writers[scorer.name].schema))
@@ -169,6 +175,56 @@ def score_shard(workspace: Workspace, shard: Shard, scorers: Sequence[Scorer]) -
             writers[scorer.name].add_key_value_metadata(encode_footer(footer))
     for scorer in scorers:
         record_task(workspace, _row(stage_of(scorer), shard, num_rows, seconds[scorer.name]))
+    steps.forget()
+
+
+class _Steps:
+    """Scores of models inside a shard, kept until its side file is committed: a pass that is killed goes on there.
+
+    Args:
+        workspace: Where they lie, `scores/<scorer>/<fingerprint>/steps/<shard>-<row>.parquet`.
+        shard: What is scored.
+    """
+
+    def __init__(self, workspace: Workspace, shard: Shard) -> None:
+        self.workspace = workspace
+        self.shard = shard
+        self.paths: list[str] = []
+
+    def score(self, scorer: Scorer, batch: TextBatch, end: int) -> pa.RecordBatch:
+        """Scores of the batch that ends before row `end` of the shard."""
+        if not scorer.accelerator:
+            return score_batch(scorer, batch, self.shard.name)
+        path = self.workspace.scores(scorer.name, scorer.fingerprint(), f"steps/{self.shard.name}-{end}")
+        self.paths.append(path)
+        footer = {"content": self.shard.content}
+        found = read_footer(path)
+        if found is not None and found["content"] == self.shard.content and found["num_rows"] == len(batch):
+            with files.open_read(path) as file:
+                (scores,) = pq.read_table(file, schema=scorer.schema()).combine_chunks().to_batches()
+            return scores
+        scores = score_batch(scorer, batch, self.shard.name)
+        write_side_file(path, pa.Table.from_batches([scores]), footer)
+        return scores
+
+    def forget(self) -> None:
+        """Delete what is now in the side files."""
+        files.delete(self.paths)
+
+
+def views(batches: Iterable[pa.RecordBatch], scorers: Sequence[Scorer]) -> Iterator[pa.RecordBatch]:
+    """Batches of the size that the scorers want, all of one resource class."""
+    if not any(scorer.accelerator for scorer in scorers):
+        yield from cut_batches(batches)
+        return
+    held: list[pa.RecordBatch] = []
+    for batch in cut_batches(batches, MODEL_VIEW_BYTES):
+        if held and sum(part.nbytes for part in held) + batch.nbytes > MODEL_VIEW_BYTES:
+            yield pa.concat_batches(held)
+            held.clear()
+        held.append(batch)
+    if held:
+        yield pa.concat_batches(held)
 
 
 def cut_batches(batches: Iterable[pa.RecordBatch], max_bytes: int = VIEW_BYTES) -> Iterator[pa.RecordBatch]:
@@ -262,7 +318,7 @@ class _ShardScorer(beam.DoFn):
         """Score one shard."""
         for name in task.scorers:
             if name not in self.ready:
-                self.scorers[name].setup()
-                self.ready[name] = self.scorers[name]
+                self.ready[name] = localised(self.scorers[name])
+                self.ready[name].setup()
         score_shard(self.workspace, task.shard, [self.ready[name] for name in task.scorers])
         yield task.shard.name

@@ -249,7 +249,11 @@ class _Checker:
         self.described = score_columns(scorers)
         fields = [
             *schema.DOCUMENTS,
-            *(pa.field(column.name, column.type) for column in self.described.values()),
+            *(
+                pa.field(column.name, column.type)
+                for column in self.described.values()
+                if not pa.types.is_nested(column.type)
+            ),
         ]
         self.connection = duckdb.connect()
         sql.install_macros(self.connection)

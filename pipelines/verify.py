@@ -245,7 +245,8 @@ def _referenced(workspace: Workspace, shards: list[Shard]) -> Iterator[str]:
         yield workspace.documents(shard.name)
         yield workspace.rejects(shard.name)
         yield workspace.duplicates(shard.name)
-    yield workspace.path("duplicates", "manifest.json")
+    for name in ("manifest.json", "buckets.parquet"):
+        yield workspace.path("duplicates", name)
     for name in ("current.json", "wanted.json"):
         yield workspace.path("scores", name)
     for scorer, fingerprint in _referenced_scores(workspace):
@@ -260,7 +261,7 @@ def _referenced(workspace: Workspace, shards: list[Shard]) -> Iterator[str]:
         if manifest:
             yield from (workspace.dataset(selection, name) for name in ("manifest.json", "README.md"))
             yield from (workspace.dataset(selection, entry["name"]) for entry in manifest["files"])
-    for kind in ("runs", "models"):
+    for kind in ("runs", "models", "target"):
         yield from (item.path for item in files.list_folder(workspace.path(kind)))
     yield from (
         item.path for item in files.list_folder(workspace.path("ledger")) if item.path.endswith(".parquet")

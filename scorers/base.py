@@ -14,7 +14,9 @@ Errors a user can cause or cure, each one sentence that says what was found, wha
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
@@ -95,7 +97,11 @@ class Scorer(ABC):
     version: ClassVar[int]
     """Raised by the author by hand whenever the numbers change."""
     accelerator: ClassVar[bool] = False
-    """Whether the scorer wants a GPU on distributed runners."""
+    """Whether the scorer runs a model over large batches, on a GPU where there is one."""
+    tolerance: ClassVar[float] = 0.0
+    """How far a document's scores may differ between batches: 0 for whole numbers, more for sums of many floats."""
+    trained_models: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Options that a recipe may leave out, and the models trained in the workspace that they then point to."""
 
     @property
     @abstractmethod

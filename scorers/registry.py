@@ -31,6 +31,9 @@ SCORERS = {
     "tokens": "gristmill.scorers.tokens:Tokens",
     "importance": "gristmill.scorers.importance:Importance",
     "target_classifier": "gristmill.scorers.target_classifier:TargetClassifier",
+    "color_filter": "gristmill.scorers.color_filter:ColorFilter",
+    "perplexity": "gristmill.scorers.perplexity:Perplexity",
+    "embedding": "gristmill.scorers.embedding:Embedding",
 }
 """Built-in scorers, by where they are: a scorer is imported when it is asked for."""
 

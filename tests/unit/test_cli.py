@@ -18,6 +18,7 @@ RECIPE_OPTIONS = {"--quiet", "--set"}
 SURFACE = {
     "run": ["recipe", RECIPE_OPTIONS | {"--dry-run", "--sample"}],
     "ingest": ["recipe", RECIPE_OPTIONS],
+    "train": ["recipe model", RECIPE_OPTIONS],
     "score": ["recipe", RECIPE_OPTIONS],
     "dedup": ["recipe", RECIPE_OPTIONS],
     "select": ["recipe", RECIPE_OPTIONS],

@@ -118,7 +118,7 @@ def test_unknown_keys_at_every_level(tmp_path, place, line):
 @pytest.mark.parametrize(
     ("place", "line"),
     [
-        ("workspace", "workspace: missing; expected keys: workspace, corpus, block, score, "),
+        ("workspace", "workspace: missing; expected keys: workspace, corpus, block, target, "),
         ("corpus", "corpus: missing; expected keys: workspace, corpus, "),
         ("corpus.0.source", "corpus.0.source: missing; expected keys: path, source, format, "),
         ("select.0.name", "select.0.name: missing; expected keys: name, where, "),

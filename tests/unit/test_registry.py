@@ -97,9 +97,9 @@ def test_a_scorer_of_an_installed_package(installed):
         (
             "langage",
             {},
-            "unknown scorer 'langage', did you mean 'language'? (there are: custom, decontamination,",
+            "unknown scorer 'langage', did you mean 'language'? (there are: color_filter, custom, decontamination,",
         ),
-        ("nothing_like_it", {}, "unknown scorer 'nothing_like_it' (there are: custom,"),
+        ("nothing_like_it", {}, "unknown scorer 'nothing_like_it' (there are: color_filter, custom,"),
         (
             "language",
             {"modle": "x"},

@@ -1,0 +1,261 @@
+"""Train a causal language model on a stream of tokens, resumable to the bit.
+
+Documents stand end to end, each after an end-of-text token, and the stream is cut into sequences of the model's context
+regardless of document borders, as in CoLoR-Filter (arXiv 2406.10670, section 4). Which sequences make a step depends on
+the seed and the step alone, so a checkpoint is weights, optimiser state and the number of the step.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gristmill.models.devices import lease_device
+from gristmill.models.language_model import LanguageModel
+from gristmill.models.tokenizer import TokenizedTexts
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT_S = 60.0
+MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
+"""Tokens of one forward and backward pass; a larger batch accumulates gradients."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a model is trained; the defaults are those of the CoLoR-Filter paper where it names one.
+
+    Args:
+        batch_tokens: Tokens of a step, about.
+        learning_rate: At its peak.
+        warmup_share: Share of the steps over which the rate rises to it; then it falls by a cosine to a tenth.
+        epochs: Times that every sequence is seen.
+        seed: Of the order of sequences.
+        betas: Of AdamW.
+        epsilon: Of AdamW.
+        weight_decay: Of AdamW.
+        max_norm: Gradients are clipped to.
+        z_loss: Weight of the squared logarithm of the normaliser.
+    """
+
+    batch_tokens: int = 8192
+    learning_rate: float = 1e-3
+    warmup_share: float = 0.05
+    epochs: int = 1
+    seed: int = 0
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-15
+    weight_decay: float = 0.0
+    max_norm: float = 1.0
+    z_loss: float = 1e-4
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One step of training.
+
+    Args:
+        step: From 1.
+        num_tokens: Seen so far.
+        loss: Mean cross-entropy of the step, in nats a token.
+        learning_rate: Of the step.
+        seconds: Since the training began, without the time it was interrupted.
+    """
+
+    step: int
+    num_tokens: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+def join_documents(texts: TokenizedTexts, end_of_text: int) -> npt.NDArray[np.uint32]:
+    """The tokens of n documents as one stream, an end-of-text token before each; empty ones are left out."""
+    lengths = np.diff(texts.offsets)
+    starts = texts.offsets[:-1][lengths > 0]
+    return np.insert(texts.tokens, starts, np.uint32(end_of_text))
+
+
+def cut_sequences(stream: npt.NDArray[np.uint32], context: int) -> npt.NDArray[np.uint32]:
+    """Sequences of `context` + 1 tokens, each of which starts with the last token of the one before.
+
+    Args:
+        stream: Tokens, uint32[t]; what does not fill a sequence at its end is left out.
+        context: Tokens that the model sees at once.
+
+    Returns:
+        A view of the stream, uint32[s, context + 1]; one shorter sequence where the stream fills none.
+    """
+    if len(stream) <= context:
+        return stream[None]
+    return np.lib.stride_tricks.sliding_window_view(stream, context + 1)[::context]
+
+
+def plan_steps(num_sequences: int, batch_size: int, plan: TrainingPlan) -> list[npt.NDArray[np.int64]]:
+    """Which sequences each step takes: a seeded permutation for each epoch, cut into batches of equal size.
+
+    Batches differ by one sequence at most, so that the last step of an epoch is no noisier than the others.
+    """
+    steps: list[npt.NDArray[np.int64]] = []
+    for epoch in range(plan.epochs):
+        order = np.random.default_rng([plan.seed, epoch]).permutation(num_sequences)
+        steps += np.array_split(order, -(-num_sequences // batch_size))
+    return steps
+
+
+def learning_rate(step: int, num_steps: int, plan: TrainingPlan) -> float:
+    """The rate of a step (from 0): linear warm-up, then a cosine down to a tenth of the peak."""
+    warmup = max(round(plan.warmup_share * num_steps), 1)
+    if step < warmup:
+        return plan.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(num_steps - warmup, 1)
+    return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+def train(
+    language_model: LanguageModel,
+    stream: npt.NDArray[np.uint32],
+    plan: TrainingPlan,
+    folder: Path,
+    report: Callable[[LogRow, int], None],
+) -> list[LogRow]:
+    """Train a model in place; a training that was killed goes on from its last checkpoint.
+
+    Args:
+        language_model: What is trained; in evaluation mode afterwards.
+        stream: Tokens, as `join_documents` makes them.
+        plan: How.
+        folder: Where the checkpoint lies while the training runs.
+        report: Called after each step with its row and the number of all steps.
+
+    Returns:
+        One row a step.
+
+    Raises:
+        ValueError: If there is nothing to train on, or the loss is no longer finite.
+    """
+    if len(stream) < 2:
+        raise ValueError("there is no text to train on")
+    sequences = cut_sequences(stream, language_model.context)
+    steps = plan_steps(len(sequences), max(plan.batch_tokens // (sequences.shape[1] - 1), 1), plan)
+    checkpoint = folder / CHECKPOINT
+    with lease_device() as device:
+        model = language_model.model.to(device).train()
+        state = _State(model, plan)
+        if checkpoint.is_file():
+            state.restore(checkpoint)
+        saved = time.monotonic()
+        before = state.log[-1].seconds if state.log else 0.0
+        started = saved
+        for step in range(len(state.log), len(steps)):
+            rate = learning_rate(step, len(steps), plan)
+            loss = state.step(sequences, steps[step], rate)
+            if not math.isfinite(loss):
+                raise ValueError(f"the loss of step {step + 1} is {loss}; try a smaller learning rate")
+            seen = state.log[-1].num_tokens if state.log else 0
+            now = time.monotonic()
+            tokens = len(steps[step]) * (sequences.shape[1] - 1)
+            state.log.append(LogRow(step + 1, seen + tokens, loss, rate, before + now - started))
+            report(state.log[-1], len(steps))
+            if now - saved > CHECKPOINT_S:
+                state.save(checkpoint)
+                saved = now
+        model.to("cpu").eval()
+    return state.log
+
+
+class _State:
+    """Weights, moments and log of a training."""
+
+    def __init__(self, model: Any, plan: TrainingPlan) -> None:
+        import torch
+
+        self.model = model
+        self.plan = plan
+        self.log: list[LogRow] = []
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=plan.learning_rate,
+            betas=plan.betas,
+            eps=plan.epsilon,
+            weight_decay=plan.weight_decay,
+        )
+
+    def step(self, sequences: npt.NDArray[np.uint32], chosen: npt.NDArray[np.int64], rate: float) -> float:
+        """One step of the optimiser; the mean loss of its sequences."""
+        import torch
+
+        device = self.model.device
+        size = max(MICRO_BATCH_TOKENS[device.type] // sequences.shape[1], 1)
+        total = 0.0
+        for batch in _pieces(chosen, size):
+            tokens = torch.from_numpy(sequences[batch].astype(np.int64)).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                logits = self.model(input_ids=tokens[:, :-1], use_cache=False).logits
+            loss, penalty = losses(logits, tokens[:, 1:])
+            share = len(batch) / len(chosen)
+            ((loss + self.plan.z_loss * penalty) * share).backward()
+            total += loss.item() * share
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.max_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, whole or not at all."""
+        from safetensors.torch import save_file
+
+        tensors = {}
+        for name, weight in self.model.named_parameters():
+            tensors[f"weight.{name}"] = weight.detach()
+            for moment in MOMENTS:
+                tensors[f"{moment}.{name}"] = self.optimizer.state[weight][moment]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".tmp")
+        save_file(tensors, aside, metadata={"log": json.dumps([asdict(row) for row in self.log])})
+        os.replace(aside, path)
+
+    def restore(self, path: Path) -> None:
+        """Go back to a checkpoint."""
+        import torch
+        from safetensors import safe_open
+
+        with safe_open(path, "pt", device=str(self.model.device)) as file:
+            self.log = [LogRow(**row) for row in json.loads(file.metadata()["log"])]
+            with torch.no_grad():
+                for name, weight in self.model.named_parameters():
+                    weight.copy_(file.get_tensor(f"weight.{name}"))
+                    self.optimizer.state[weight] = {
+                        "step": torch.tensor(float(len(self.log))),
+                        **{moment: file.get_tensor(f"{moment}.{name}") for moment in MOMENTS},
+                    }
+
+
+def losses(logits: "torch.Tensor", targets: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """Mean cross-entropy, and mean squared logarithm of the normaliser, over all tokens.
+
+    Args:
+        logits: [b, l, vocabulary].
+        targets: int64[b, l].
+    """
+    logits = logits.float()
+    normaliser = logits.logsumexp(-1)
+    wanted = logits.gather(-1, targets[..., None])[..., 0]
+    return (normaliser - wanted).mean(), normaliser.square().mean()
+
+
+def _pieces(chosen: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, len(chosen), size):
+        yield chosen[start : start + size]

@@ -1,0 +1,86 @@
+"""Auxiliary models in the workspace: `models/<name>/`, whole once its manifest is there.
+
+Models are trained and loaded on local disks; those of a workspace on a bucket are copied to a cache first.
+"""
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gristmill.pipelines import files
+from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers.base import Scorer
+from gristmill.scorers.registry import path_options
+
+MANIFEST = "manifest.json"
+
+
+def model_path(workspace: Workspace, name: str) -> str:
+    """The folder of a model trained in the workspace."""
+    return workspace.path("models", name)
+
+
+def read_manifest(workspace: Workspace, name: str) -> dict[str, Any] | None:
+    """What a trained model was made from, None where there is none."""
+    found: dict[str, Any] | None = workspace.read_json("models", name, MANIFEST)
+    return found
+
+
+def commit_model(workspace: Workspace, name: str, made: Path, manifest: dict[str, Any]) -> None:
+    """Put a model's files in their place, its manifest last; an earlier model of that name goes first.
+
+    Args:
+        workspace: Where to.
+        name: Of the model.
+        made: Local folder with its files.
+        manifest: What it was made from.
+    """
+    folder = model_path(workspace, name)
+    files.delete([workspace.path("models", name, MANIFEST)])
+    files.delete([item.path for item in files.list_folder(folder)])
+    for file in sorted(made.iterdir()):
+        with files.committed(files.join(folder, file.name)) as target, file.open("rb") as source:
+            while block := source.read(1 << 24):
+                target.write(block)
+    workspace.commit_json(manifest, "models", name, MANIFEST)
+
+
+def work_folder(workspace: Workspace, name: str) -> Path:
+    """A local folder in which a model is trained; a training that was killed goes on from what lies there."""
+    if files.is_local(workspace.root):
+        return Path(model_path(workspace, f"{files.TEMPORARY_PREFIX}{name}"))
+    return _cache(workspace.root) / name
+
+
+def local_copy(path: str) -> str:
+    """A path on this machine's disks with the same content; files and folders on a bucket are copied to a cache."""
+    if files.is_local(path):
+        return path
+    listed = files.list_folder(path)
+    folder = _cache(path)
+    for item in listed:
+        target = folder / item.path.removeprefix(path).lstrip("/")
+        modified = round(item.modified * 1e9)
+        if not target.exists() or target.stat().st_mtime_ns != modified:
+            files.commit_bytes(str(target), files.read_bytes(item.path))
+            os.utime(target, ns=(modified, modified))
+    return str(folder)
+
+
+def localised(scorer: Scorer) -> Scorer:
+    """The same scorer with its models on this machine."""
+
+    def local(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: local(path) for name, path in value.items()}
+        return local_copy(value) if isinstance(value, str) else value
+
+    paths = {option: local(getattr(scorer, option)) for option in path_options(scorer.name)}
+    return replace(scorer, **paths) if any(paths.values()) else scorer  # type: ignore[type-var]
+
+
+def _cache(path: str) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return root / "gristmill" / "models" / hashlib.blake2b(path.encode(), digest_size=8).hexdigest()

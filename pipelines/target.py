@@ -1,0 +1,76 @@
+"""The target: what the trained model should be good at, ingested as a corpus of its own below the workspace."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from gristmill.pipelines.recipe import Target
+from gristmill.pipelines.score_documents import Shard, read_batches
+from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers.base import RecipeError
+
+BLANK = re.compile(r"(?<!\w)_(?!\w)")
+
+
+def target_workspace(workspace: Workspace) -> Workspace:
+    """Where the target's documents lie."""
+    return Workspace(workspace.path("target"))
+
+
+def target_texts(
+    workspace: Workspace, shards: Sequence[Shard], entries: Sequence[Target]
+) -> Iterator[pa.RecordBatch]:
+    """The target's documents as the models see them.
+
+    Args:
+        workspace: The target's own.
+        shards: Its shards.
+        entries: The recipe's entries, for their sources' rules.
+
+    Yields:
+        Batches with doc_id and text, without the records that `only` leaves out.
+
+    Raises:
+        RecipeError: If a question has no such answer.
+    """
+    rules = {entry.source: entry for entry in entries}
+    plain = all(not entry.only and entry.choices is None for entry in entries)
+    for shard in shards:
+        for batch in read_batches(workspace, shard.name):
+            batch = batch.select(["doc_id", "text", "source", "metadata"])
+            yield (batch if plain else _apply(batch, rules)).select(["doc_id", "text"])
+
+
+def _apply(batch: pa.RecordBatch, rules: dict[str, Target]) -> pa.RecordBatch:
+    kept, texts = [], []
+    columns = (batch[name].to_pylist() for name in ("text", "source", "metadata"))
+    for row, (text, source, metadata) in enumerate(zip(*columns, strict=True)):
+        rule = rules[source]
+        fields = json.loads(metadata or "{}") | {"source": source}
+        if all(str(fields.get(name)) == value for name, value in rule.only.items()):
+            kept.append(row)
+            texts.append(text if rule.choices is None else answered(text, fields, rule))
+    taken = batch.take(pa.array(kept, pa.int64()))
+    return taken.set_column(1, "text", pa.array(texts, pa.large_string()))
+
+
+def answered(question: str, fields: dict[str, Any], rule: Target) -> str:
+    """A question with its correct answer, as a fluent continuation.
+
+    Raises:
+        RecipeError: If the record has no such answer.
+    """
+    choices: Any = fields.get(str(rule.choices))
+    answer: Any = fields.get(str(rule.answer))
+    try:
+        right = str(choices[int(answer)])
+    except (TypeError, ValueError, IndexError) as error:
+        raise RecipeError(
+            f"target: {rule.path}: a record has {rule.choices}={choices!r} and {rule.answer}={answer!r}; expected a "
+            "list of answers and the number of the right one"
+        ) from error
+    filled, num_blanks = BLANK.subn(lambda _: right, question, count=1)
+    return filled if num_blanks else f"{question} {right}"

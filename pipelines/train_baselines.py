@@ -1,0 +1,127 @@
+"""The models of the baselines: n-gram counts for importance weights (DSIR), and a classifier of target against pool."""
+
+import io
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gristmill.models import ngram_counts
+from gristmill.models.classifier_training import train_classifier
+from gristmill.models.text_classifier import FILE
+from gristmill.pipelines import files
+from gristmill.pipelines.sample_texts import Sample
+from gristmill.pipelines.score_documents import cut_batches, read_batches
+from gristmill.pipelines.target import target_texts, target_workspace
+from gristmill.pipelines.training import Training
+from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers.base import RecipeError
+from gristmill.scorers.doc_ids import random_keys
+from gristmill.scorers.importance import count_ngrams
+from gristmill.scorers.text import TextBatch
+
+Counts = npt.NDArray[np.int64]
+COUNTED = ("pool", "target")
+
+
+class CountNgrams(beam.PTransform):
+    """(pool or target, shard) -> path of the file with the counts of each.
+
+    Sums are of whole numbers, so they do not depend on the order. A worker holds 8 bytes a bucket.
+
+    Args:
+        training: Where the documents are.
+        folder: Where the counts go, below the workspace.
+    """
+
+    def __init__(self, training: Training, folder: str) -> None:
+        super().__init__()
+        num_buckets = training.models.importance.num_buckets
+        self.count = partial(count_shard, training.workspace, training.recipe.target, num_buckets)
+        self.write = partial(write_counts, training.workspace, folder)
+
+    def expand(self, shards: beam.PCollection) -> beam.PCollection:
+        """Wire it up."""
+        return (
+            shards
+            | "CountShards" >> beam.Map(self.count)
+            | "SumCounts" >> beam.CombinePerKey(sum_counts)
+            | "WriteCounts" >> beam.MapTuple(self.write)
+        )
+
+
+def count_shard(
+    workspace: Workspace, entries: Iterable[Any], num_buckets: int, element: tuple[str, Any]
+) -> tuple[str, Counts]:
+    """The hashed n-grams of one shard of pool or target, int64[num_buckets]."""
+    kind, shard = element
+    if kind == "target":
+        batches = target_texts(target_workspace(workspace), [shard], list(entries))
+    else:
+        batches = read_batches(workspace, shard.name)
+    counts = [count_ngrams(TextBatch(batch), num_buckets) for batch in cut_batches(batches)]
+    return kind, sum_counts([np.zeros(num_buckets, np.int64), *counts])
+
+
+def sum_counts(counts: Iterable[Counts]) -> Counts:
+    """The sum of counts, bucket by bucket."""
+    return np.sum(list(counts), axis=0)
+
+
+def write_counts(workspace: Workspace, folder: str, kind: str, counts: Counts) -> str:
+    """Leave the counts for the launcher."""
+    path = workspace.path(folder, f"{kind}.npy")
+    content = io.BytesIO()
+    np.save(content, counts, allow_pickle=False)
+    files.commit_bytes(path, content.getvalue())
+    return path
+
+
+def make_importance(training: Training, folder: Path, made: Path) -> dict[str, Any]:
+    """Count the hashed n-grams of target and pool, in one pass."""
+    workspace, counted = training.workspace, "models/.tmp-counts"
+    elements = [(kind, shard) for kind in COUNTED for shard in getattr(training, SHARDS[kind])]
+    training.run(elements, "CountNgrams" >> CountNgrams(training, counted))
+    pool, target = (
+        np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
+        for path in (workspace.path(counted, f"{kind}.npy") for kind in COUNTED)
+    )
+    files.delete([workspace.path(counted, f"{kind}.npy") for kind in COUNTED])
+    try:
+        ngram_counts.save(str(made), target, pool)
+    except ValueError as error:
+        raise RecipeError(f"models.importance: {error}") from error
+    return {"num_target_ngrams": int(target.sum()), "num_pool_ngrams": int(pool.sum())}
+
+
+SHARDS = {"pool": "shards", "target": "target"}
+"""Where a training holds the shards of each."""
+
+
+def make_target_classifier(training: Training, folder: Path, made: Path) -> dict[str, Any]:
+    """Train a fastText classifier of the target's documents against as many of the pool."""
+    spec = training.models.target_classifier
+    num_target = sum(shard.num_rows for shard in training.target)
+    num_pool = sum(shard.num_rows for shard in training.shards)
+    share = min(spec.max_documents / max(num_target, 1), 1.0)
+    positives = _joined(
+        batch["text"].filter(pa.array(random_keys(pa.chunked_array([batch["doc_id"]]), spec.seed) < share))
+        for batch in training.target_documents()
+    )
+    sample = Sample(spec.seed, 0.0, min(len(positives) / max(num_pool, 1), 1.0))
+    negatives = _joined(training.texts(sample))
+    path = made / FILE
+    try:
+        train_classifier(positives, negatives, str(path), epoch=spec.epoch, seed=spec.seed)
+    except (ValueError, RuntimeError) as error:
+        raise RecipeError(f"models.target_classifier: {error}") from error
+    return {"num_positives": len(positives), "num_negatives": len(negatives)}
+
+
+def _joined(arrays: Iterable[pa.LargeStringArray]) -> pa.LargeStringArray:
+    return pa.concat_arrays([pa.array([], pa.large_string()), *arrays])

@@ -1,0 +1,204 @@
+"""The models of CoLoR-Filter (arXiv 2406.10670): tokenizer, prior and conditional.
+
+tokenizer   = byte-level BPE on a sample of the corpus
+prior       = a language model trained on a sample of the corpus
+conditional = the prior fine-tuned on the target
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gristmill.models.language_model import SAMPLE, SIZES, LanguageModel
+from gristmill.models.tokenizer import Tokenizer
+from gristmill.models.training import LogRow, TrainingPlan, join_documents, train
+from gristmill.pipelines.sample_texts import Sample
+from gristmill.pipelines.training import Training
+from gristmill.scorers.base import RecipeError
+from gristmill.scorers.doc_ids import random_keys
+
+Loaded = TypeVar("Loaded")
+
+LOG_FILE = "training_log.parquet"
+PROBED_BYTES = 1 << 20
+"""Text on which bytes a token are measured."""
+HELD_OUT = Sample(seed=0, low=0.0, high=0.05)
+"""Documents of the target that tell target and pool apart after the training."""
+MAX_COMPARED = 200
+"""Documents of each that are compared, by their beginnings."""
+COMPARED_CHARS = 1000
+LOOK_ALIKE = 0.6
+"""Area under the ROC curve of held-out target against pool below which there is little to choose by."""
+
+
+def make_tokenizer(training: Training, folder: Path, made: Path) -> dict[str, Any]:
+    """Train a tokenizer on a sample of the corpus."""
+    spec = training.models.tokenizer
+    sample = training.sample(spec.max_bytes, seed=0)
+    texts = (text for array in training.texts(sample) for text in array.to_pylist())
+    tokenizer = Tokenizer.train(texts, spec.vocab_size)
+    tokenizer.save(made)
+    return {"vocab_size": tokenizer.vocab_size, "sample": asdict(sample)}
+
+
+def make_prior(training: Training, folder: Path, made: Path) -> dict[str, Any]:
+    """Train a language model on a sample of the corpus of about so many tokens."""
+    spec = training.models.prior
+    tokenizer = _usable("models.tokenizer", lambda: Tokenizer.load(training.path("tokenizer")))
+    probe = next(training.texts(training.sample(PROBED_BYTES, spec.seed)), pa.array([], pa.large_string()))
+    num_tokens = max(int(tokenizer.count(probe).sum()), 1)
+    bytes_per_token = sum(len(text.encode()) for text in probe.to_pylist()) / num_tokens
+    sample = training.sample(spec.tokens * bytes_per_token, spec.seed)
+    stream = write_stream(folder / "stream", training.texts(sample), tokenizer)
+    if len(stream) < 2:
+        raise RecipeError("models.prior: the corpus holds no text to train on")
+    architecture = replace(SIZES[spec.size], context=spec.context)
+    model = LanguageModel.make(architecture, tokenizer, spec.seed)
+    plan = TrainingPlan(batch_tokens=spec.batch_tokens, learning_rate=spec.learning_rate, seed=spec.seed)
+    (made / SAMPLE).write_text(json.dumps(asdict(sample)))
+    return _train("prior", training, model, stream, plan, folder, made) | {"sample": asdict(sample)}
+
+
+def make_conditional(training: Training, folder: Path, made: Path) -> dict[str, Any]:
+    """Fine-tune the prior on the target, and see whether the two then tell target and pool apart."""
+    spec = training.models.conditional
+    prior = _usable("models.prior", lambda: LanguageModel.load(training.path("prior")))
+    trained_on, held_out = _divide(training.target_documents())
+    stream = write_stream(folder / "stream", trained_on, prior.tokenizer)
+    if len(stream) < 2:
+        raise RecipeError("target: it holds no text; expected documents to fine-tune the prior on")
+    model = _usable("models.prior", lambda: LanguageModel.load(training.path("prior")))
+    plan = TrainingPlan(
+        batch_tokens=spec.batch_tokens, learning_rate=spec.learning_rate, seed=spec.seed, epochs=spec.epochs
+    )
+    facts = _train("conditional", training, model, stream, plan, folder, made)
+    auc = _separation(training, prior, model, held_out)
+    warnings = []
+    if auc is not None and auc < LOOK_ALIKE:
+        warnings.append(
+            f"target and pool look alike: of held-out target documents and others, the two models tell them apart "
+            f"with an area under the ROC curve of {auc:.2f}, 0.5 being chance; CoLoR-Filter has little to choose by"
+        )
+    return facts | {"target_against_pool_auc": auc, "warnings": warnings}
+
+
+def write_stream(
+    path: Path, arrays: Iterable[pa.LargeStringArray], tokenizer: Tokenizer
+) -> npt.NDArray[np.uint32]:
+    """The tokens of texts as one stream on disk, an end-of-text token before each; made once.
+
+    Args:
+        path: Where it lies; a training that goes on takes the one it began with.
+        arrays: The texts, an array a batch.
+        tokenizer: Makes the tokens.
+
+    Returns:
+        The stream, memory-mapped, uint32[t].
+    """
+    if not path.is_file():
+        aside = path.with_suffix(".tmp")
+        with aside.open("wb") as file:
+            for texts in arrays:
+                join_documents(tokenizer.encode(texts), tokenizer.end_of_text).tofile(file)
+        aside.rename(path)
+    if path.stat().st_size == 0:
+        return np.empty(0, np.uint32)
+    return np.memmap(path, np.uint32, "r")
+
+
+def area_under_roc(positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> float:
+    """The chance that a positive scores higher than a negative, equal ones counting half.
+
+    Args:
+        positive: float64[p], p > 0.
+        negative: float64[n], n > 0.
+    """
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
+    return float(below.mean() / 2 / len(negative))
+
+
+def _train(
+    name: str,
+    training: Training,
+    model: LanguageModel,
+    stream: npt.NDArray[np.uint32],
+    plan: TrainingPlan,
+    folder: Path,
+    made: Path,
+) -> dict[str, Any]:
+    """Train with progress, save the model with its log, and say what was done."""
+
+    def report(row: LogRow, num_steps: int) -> None:
+        training.reporter.update(row.step, row.num_tokens, row.seconds)
+
+    training.reporter.start_training(name, len(stream) * plan.epochs)
+    try:
+        log = train(model, stream, plan, folder, report)
+    except ValueError as error:
+        raise RecipeError(f"models.{name}: {error}") from error
+    last = log[-1]
+    training.reporter.finish(last.step, last.num_tokens, last.seconds)
+    model.save(made)
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in log]), made / LOG_FILE)
+    return {"num_steps": last.step, "num_tokens": last.num_tokens, "loss": last.loss}
+
+
+def _divide(documents: Iterable[pa.RecordBatch]) -> tuple[list[pa.LargeStringArray], pa.LargeStringArray]:
+    """The target's texts to train on, and a few held out to judge by."""
+    trained_on, held_out = [], [pa.array([], pa.large_string())]
+    num_held_out = 0
+    for batch in documents:
+        keys = random_keys(pa.chunked_array([batch["doc_id"]]), HELD_OUT.seed)
+        is_held_out = keys < HELD_OUT.high
+        is_held_out &= np.cumsum(is_held_out) + num_held_out <= MAX_COMPARED
+        num_held_out += int(is_held_out.sum())
+        trained_on.append(batch["text"].filter(pa.array(~is_held_out)))
+        held_out.append(batch["text"].filter(pa.array(is_held_out)))
+    return trained_on, pa.concat_arrays(held_out)
+
+
+def _separation(
+    training: Training, prior: LanguageModel, conditional: LanguageModel, held_out: pa.LargeStringArray
+) -> float | None:
+    """How well the two models tell held-out target documents from others, None where there are none of either."""
+    num_documents = sum(shard.num_rows for shard in training.shards)
+    num_bytes = sum(shard.num_bytes for shard in training.shards)
+    sample = training.sample(MAX_COMPARED * num_bytes / max(num_documents, 1), seed=1)
+    pool = pa.chunked_array(list(training.texts(sample)), pa.large_string()).combine_chunks()
+    if len(pool) == 0 or len(held_out) == 0:
+        return None
+    return area_under_roc(*(_gain(prior, conditional, texts) for texts in (held_out, pool)))
+
+
+def _gain(
+    prior: LanguageModel, conditional: LanguageModel, texts: pa.LargeStringArray
+) -> npt.NDArray[np.float64]:
+    """CoLoR scores of the beginnings of n texts, float64[n]."""
+    tokens = prior.tokenizer.encode(pc.utf8_slice_codeunits(texts, 0, COMPARED_CHARS))
+    before, after = (model.losses(tokens, model.context, model.context) for model in (prior, conditional))
+    return (before.nll - after.nll) / np.maximum(before.num_tokens, 1)
+
+
+def _usable(place: str, load: Callable[[], Loaded]) -> Loaded:
+    """What a path of the recipe holds.
+
+    Raises:
+        RecipeError: In one line, if it cannot be used.
+    """
+    try:
+        return load()
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{place}: {error}") from error
+    except ImportError as error:
+        raise RecipeError(
+            f"{place}: a language model needs torch and transformers ({error}); install gristmill[models]"
+        ) from error

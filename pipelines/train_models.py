@@ -1,0 +1,176 @@
+"""Train: the auxiliary models that the recipe's scorers use, on samples of the corpus and on the target.
+
+A model stays until what the recipe says of it changes; a corpus that grows does not train it again. Training happens on
+the launcher, on its GPU where it has one, and goes on from its last checkpoint after a kill.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from gristmill.pipelines.model_files import commit_model, model_path, read_manifest, work_folder
+from gristmill.pipelines.recipe import Recipe, nearest
+from gristmill.pipelines.training import Training
+from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers.base import RecipeError
+from gristmill.scorers.registry import scorer_class
+
+Maker = Callable[[Training, Path, Path], dict[str, Any]]
+"""Trains a model: its inputs, a folder for what a resumed training needs, a folder for the model -> facts about it."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model that can be trained.
+
+    Args:
+        maker: Where its `Maker` is; imported when it is asked for, since it loads torch.
+        parents: Models it is made from.
+        needs_target: Whether it is made from the target.
+    """
+
+    maker: str
+    parents: tuple[str, ...] = ()
+    needs_target: bool = False
+
+    def load(self) -> Maker:
+        """The maker."""
+        module, _, name = self.maker.partition(":")
+        found: Maker = getattr(import_module(module), name)
+        return found
+
+
+LANGUAGE_MODELS = "gristmill.pipelines.train_language_models"
+KINDS = {
+    "tokenizer": Kind(f"{LANGUAGE_MODELS}:make_tokenizer"),
+    "prior": Kind(f"{LANGUAGE_MODELS}:make_prior", parents=("tokenizer",)),
+    "conditional": Kind(f"{LANGUAGE_MODELS}:make_conditional", parents=("prior",), needs_target=True),
+    "importance": Kind("gristmill.pipelines.train_baselines:make_importance", needs_target=True),
+    "target_classifier": Kind(
+        "gristmill.pipelines.train_baselines:make_target_classifier", needs_target=True
+    ),
+}
+"""Every model, parents first."""
+
+
+def models_of(recipe: Recipe, wanted: Iterable[str]) -> list[str]:
+    """The models that must be trained so that some are there, parents first; those with a path are there.
+
+    Raises:
+        RecipeError: If the recipe has no target for one that needs it.
+    """
+    needed: set[str] = set()
+    pending = list(wanted)
+    while pending:
+        name = pending.pop()
+        if getattr(recipe.models, name).path is None:
+            needed.add(name)
+            pending += KINDS[name].parents
+    for name in KINDS:
+        if name in needed and KINDS[name].needs_target and not recipe.target:
+            raise RecipeError(
+                f"models.{name}: trained on the target, and the recipe has none; expected `target`, or a `path`"
+            )
+    return [name for name in KINDS if name in needed]
+
+
+def named_model(recipe: Recipe, name: str) -> list[str]:
+    """The models that must be trained for one that a user names.
+
+    Raises:
+        RecipeError: If there is no such model.
+    """
+    if name not in KINDS:
+        raise RecipeError(f"no model {name!r}{nearest(name, KINDS)}")
+    return models_of(recipe, [name])
+
+
+def wanted_models(recipe: Recipe) -> set[str]:
+    """The models that the recipe's scorers use without saying where they are."""
+    return {
+        model
+        for name, options in recipe.scorer_options().items()
+        for option, model in scorer_class(name).trained_models.items()
+        if option not in options
+    }
+
+
+def with_trained_models(recipe: Recipe, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A scorer's options with the paths of the models that the recipe left out."""
+    workspace = Workspace(recipe.workspace.rstrip("/"))
+    trained = {
+        option: getattr(recipe.models, model).path or model_path(workspace, model)
+        for option, model in scorer_class(name).trained_models.items()
+    }
+    return trained | options
+
+
+def is_trained(workspace: Workspace, recipe: Recipe, name: str) -> bool:
+    """Whether every model is there that a scorer leaves to the workspace."""
+    options = recipe.scorer_options()[name]
+    return all(
+        option in options
+        or getattr(recipe.models, model).path is not None
+        or read_manifest(workspace, model) is not None
+        for option, model in scorer_class(name).trained_models.items()
+    )
+
+
+def train_models(training: Training, names: Sequence[str]) -> list[str]:
+    """Train models that are not there or were made from another recipe.
+
+    Args:
+        training: From what.
+        names: Models, parents first.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RecipeError: If there is nothing to train one on.
+    """
+    notes: list[str] = []
+    for name in names:
+        identity = identity_of(training, name)
+        manifest = read_manifest(training.workspace, name)
+        if manifest is None or manifest["identity"] != identity:
+            manifest = _make(training, name, identity)
+        notes += manifest["warnings"]
+    return notes
+
+
+def identity_of(training: Training, name: str) -> str:
+    """Hash of what the recipe says of a model and what it is made from, but for the corpus."""
+    said: list[Any] = [name, getattr(training.models, name).model_dump(mode="json")]
+    for parent in KINDS[name].parents:
+        manifest = read_manifest(training.workspace, parent)
+        said.append(getattr(training.models, parent).path or (manifest and manifest["identity"]))
+    if KINDS[name].needs_target:
+        said += [entry.model_dump(mode="json", exclude={"path"}) for entry in training.recipe.target]
+        said += [shard.content for shard in training.target]
+    return blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
+
+
+def _make(training: Training, name: str, identity: str) -> dict[str, Any]:
+    folder = work_folder(training.workspace, name)
+    marker = folder / "identity"
+    if not (marker.is_file() and marker.read_text() == identity):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        marker.write_text(identity)
+    made = folder / "made"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    started = time.monotonic()
+    facts = KINDS[name].load()(training, folder, made)
+    seconds = round(time.monotonic() - started, 3)
+    manifest = {"model": name, "identity": identity, "warnings": [], "seconds": seconds, **facts}
+    commit_model(training.workspace, name, made, manifest)
+    shutil.rmtree(folder)
+    return manifest
