@@ -77,22 +77,21 @@ def code_points(ranges: str) -> npt.NDArray[np.int64]:
 @cache
 def class_table() -> npt.NDArray[np.uint16]:
     """Classes of every code point: uint16[0x110000]."""
+    codes = np.concatenate([np.array(assigned, np.uint32) for assigned in _ASSIGNED])
+    chars = codes.view("U1")
+    categories = np.array([unicodedata.category(char) for char in map(chr, codes.tolist())])
+    major = categories.astype("U1")
+    members = {
+        Class.SPACE: np.char.isspace(chars),
+        Class.UPPER: np.char.isupper(chars),
+        Class.LOWER: np.char.islower(chars) | (categories == "Lt"),
+        Class.DIGIT: categories == "Nd",
+        Class.NUMERIC: np.char.isnumeric(chars),
+        **{class_: major == category for category, class_ in _BY_CATEGORY.items()},
+    }
     table = np.zeros(NUM_CODE_POINTS, np.uint16)
-    for code in (code for assigned in _ASSIGNED for code in assigned):
-        char = chr(code)
-        category = unicodedata.category(char)
-        classes = _BY_CATEGORY.get(category[0], np.uint16(0))
-        if char.isspace():
-            classes |= Class.SPACE
-        if char.isupper():
-            classes |= Class.UPPER
-        if char.islower() or category == "Lt":
-            classes |= Class.LOWER
-        if category == "Nd":
-            classes |= Class.DIGIT
-        if char.isnumeric():
-            classes |= Class.NUMERIC
-        table[code] = classes
+    for class_, is_member in members.items():
+        table[codes[is_member]] |= class_
     table[ord("_")] |= Class.UNDERSCORE
     ascii_chars = table[:128]
     ascii_chars[ascii_chars & (Class.PUNCTUATION | Class.SYMBOL) != 0] |= Class.ASCII_PUNCTUATION

@@ -19,17 +19,21 @@ import numpy.typing as npt
 
 from gristmill.scorers.characters import NUM_CODE_POINTS, Class, class_table, lower_table
 from gristmill.scorers.text import TextBatch, is_any
+from gristmill.scorers.words import Mask
 
 Positions = npt.NDArray[np.int64]
 Symbols = npt.NDArray[np.uint32]
+Narrow = npt.NDArray[np.uint8]
 
 DECIMAL_MARKS = ".,،٫⎖⎗⎘"
 SEPARATING_SYMBOLS = "´━∶►～"
 """Symbols outside ASCII that datatrove counts as punctuation."""
 
-SEPARATOR = np.uint32(0)
+SEPARATOR = np.uint8(0)
 """The symbol of all that separates words; a character has its code point plus one."""
-ZERO = np.uint32(ord("0") + 1)
+ZERO = np.uint8(ord("0") + 1)
+WIDE = np.uint8(0xFF)
+"""Stands for every symbol that does not fit a byte, since passes over bytes are the fastest."""
 UNSPACED = np.uint32(1 << 21)
 """Flag of letters that are words of their own."""
 MARK = np.uint32(1 << 22)
@@ -79,24 +83,38 @@ class PlainText(NamedTuple):
 
 def plain_text(batch: TextBatch, normalization: Normalization) -> PlainText:
     """Normalise a batch of n documents and cut it into words."""
-    table = _symbol_table(normalization)
-    symbols = table.take(batch.chars)
-    flags = np.bitwise_or.reduce(symbols)
-    if flags & COMPOSES:
-        batch = _compose(batch, np.flatnonzero(symbols & COMPOSES))
-        symbols = table.take(batch.chars) & ~COMPOSES
-    dropped = [np.flatnonzero(symbols & DROPPED)] if flags & DROPPED else []
+    table, narrow_table = _symbol_table(normalization), _narrow_table(normalization)
+    narrow = narrow_table.take(batch.chars)
+    wide_at = np.flatnonzero(narrow == WIDE)
+    wide = table.take(batch.chars[wide_at])
+    composing = wide_at[(wide & COMPOSES) != 0]
+    if len(composing):
+        batch = _compose(batch, composing)
+        narrow = narrow_table.take(batch.chars)
+        wide_at = np.flatnonzero(narrow == WIDE)
+        wide = table.take(batch.chars[wide_at]) & ~COMPOSES
+    dropped = [wide_at[(wide & DROPPED) != 0]]
     if normalization.collapse_numbers:
-        dropped += _number_tails(batch.chars, symbols)
+        dropped += _number_tails(batch.chars, narrow)
+    positions = np.sort(np.concatenate(dropped))
+    kept = np.ones(len(narrow), np.bool_)
+    kept[positions] = False
+    narrow, wide = narrow[kept], wide[kept[wide_at]]
+    wide_at = np.flatnonzero(narrow == WIDE)
+    symbols = narrow.astype(np.uint32)
+    symbols[wide_at] = wide
+    starts, ends = _cut(narrow != SEPARATOR, symbols, wide_at[(wide & UNSPACED) != 0])
     bounds = batch.text_spans.starts
-    if dropped:
-        positions = np.sort(np.concatenate(dropped))
-        kept = np.ones(len(symbols), np.bool_)
-        kept[positions] = False
-        symbols = symbols[kept]
-        bounds = bounds - np.searchsorted(positions, bounds)
-    starts, ends = _cut(symbols, flags)
+    bounds = bounds - np.searchsorted(positions, bounds)
     return PlainText(symbols, starts, ends, bounds, np.append(np.searchsorted(starts, bounds), len(starts)))
+
+
+@cache
+def _narrow_table(normalization: Normalization) -> Narrow:
+    """Symbol of every code point where it fits a byte, else `WIDE`: uint8[0x110000]."""
+    table = np.minimum(_symbol_table(normalization), WIDE).astype(np.uint8)
+    table.flags.writeable = False
+    return table
 
 
 @cache
@@ -114,8 +132,10 @@ def _symbol_table(normalization: Normalization) -> Symbols:
         table[(classes & (Class.PUNCTUATION | Class.ASCII_PUNCTUATION)) != 0] = SEPARATOR
         table[[*range(0x20), *range(0x7F, 0xA0), *map(ord, SEPARATING_SYMBOLS)]] = SEPARATOR
     if normalization.unicode != "as_is":
+        is_mark = (classes & Class.MARK) != 0
         for code in np.flatnonzero(classes).tolist():
-            _set_canonical(table, code, drops_marks=normalization.unicode == "unaccented")
+            if is_mark[code] or not unicodedata.is_normalized("NFD", chr(code)):
+                _set_canonical(table, code, drops_marks=normalization.unicode == "unaccented")
     table.flags.writeable = False
     return table
 
@@ -152,7 +172,7 @@ def _compose(batch: TextBatch, positions: Positions) -> TextBatch:
     return TextBatch.from_texts(texts)
 
 
-def _number_tails(chars: npt.NDArray[np.uint32], symbols: Symbols) -> list[Positions]:
+def _number_tails(chars: npt.NDArray[np.uint32], symbols: Narrow) -> list[Positions]:
     """All but the first digit of every number, and the marks between its digits."""
     digits = np.flatnonzero(symbols == ZERO)
     follows_digit = symbols[digits - 1] == ZERO
@@ -160,13 +180,12 @@ def _number_tails(chars: npt.NDArray[np.uint32], symbols: Symbols) -> list[Posit
     return [digits[follows_digit | follows_mark], digits[follows_mark] - 1]
 
 
-def _cut(symbols: Symbols, flags: np.uint32) -> tuple[Positions, Positions]:
-    """Starts and ends of words."""
-    present = symbols != SEPARATOR
-    cut = present[1:] != present[:-1]
-    if flags & UNSPACED:
-        unspaced = (symbols & UNSPACED) != 0
-        cut |= (unspaced[1:] | unspaced[:-1]) & ((symbols[1:] & MARK) == 0)
-        return np.flatnonzero(cut & present[1:]) + 1, np.flatnonzero(cut & present[:-1]) + 1
-    edges = np.flatnonzero(cut) + 1
-    return edges[::2], edges[1::2]
+def _cut(present: Mask, symbols: Symbols, unspaced: Positions) -> tuple[Positions, Positions]:
+    """Starts and ends of words, given which symbols are in words, and where those that are words of their own stand."""
+    edges = np.flatnonzero(present[1:] != present[:-1]) + 1
+    around = np.union1d(unspaced, unspaced + 1)
+    inside = around[present[around] & present[around - 1] & ((symbols[around] & MARK) == 0)]
+    starts, ends = (
+        np.sort(np.concatenate([side, inside]), kind="stable") for side in (edges[::2], edges[1::2])
+    )
+    return starts, ends

@@ -17,6 +17,8 @@ BASE = 0x9E3779B97F4A7C15
 INVERSE = pow(BASE, -1, 1 << 64)
 ROW_BITS = 10
 ROW = 1 << ROW_BITS
+BLOCK = 128 * ROW
+"""Values summed at once: their products are still in the cache."""
 
 
 def span_hashes(values: npt.NDArray[np.unsignedinteger], starts: Positions, ends: Positions) -> Hashes:
@@ -30,10 +32,7 @@ def span_hashes(values: npt.NDArray[np.unsignedinteger], starts: Positions, ends
     Returns:
         uint64[s]. Shuffled, so that stretches of hashes can be hashed again.
     """
-    sums = np.empty(len(values) + 1, np.uint64)
-    sums[0] = 0
-    _times_powers(values, out=sums[1:])
-    np.cumsum(sums, out=sums)
+    sums = _running_sums(values)
     low, high = _powers(INVERSE, len(values))
     return mix((sums[ends] - sums[starts]) * low[starts & (ROW - 1)] * high[starts >> ROW_BITS])
 
@@ -47,11 +46,22 @@ def _powers(base: int, num: int) -> tuple[Hashes, Hashes]:
     return low, np.cumprod(factors[: num // ROW + 1])
 
 
-def _times_powers(values: npt.NDArray[np.unsignedinteger], out: Hashes) -> None:
-    """Multiply value i by BASE^i, row by row, since a table of all powers would not stay in the cache."""
+def _running_sums(values: npt.NDArray[np.unsignedinteger]) -> Hashes:
+    """Sums of the values before each one, value i times BASE^i: uint64[c + 1]."""
     low, high = _powers(BASE, len(values))
+    sums = np.zeros(len(values) + 1, np.uint64)
+    for start in range(0, len(values), BLOCK):
+        end = min(start + BLOCK, len(values))
+        _times_powers(values[start:end], low, high[start >> ROW_BITS :], out=sums[start + 1 : end + 1])
+        np.cumsum(sums[start : end + 1], out=sums[start : end + 1])
+    return sums
+
+
+def _times_powers(values: npt.NDArray[np.unsignedinteger], low: Hashes, high: Hashes, out: Hashes) -> None:
+    """Multiply value i by low[i % ROW] * high[i // ROW]."""
     num_full = len(values) - len(values) % ROW
     rows = out[:num_full].reshape(-1, ROW)
     np.multiply(values[:num_full].reshape(-1, ROW), low, out=rows)
     np.multiply(rows, high[: len(rows), np.newaxis], out=rows)
-    np.multiply(values[num_full:], low[: len(values) - num_full] * high[-1], out=out[num_full:])
+    if num_full < len(values):
+        np.multiply(values[num_full:], low[: len(values) - num_full] * high[len(rows)], out=out[num_full:])
