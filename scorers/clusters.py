@@ -20,8 +20,8 @@ Pairs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-LOOKAHEAD = 8
-"""Candidates of a document that are verified before they are asked for, once another one was refuted."""
+LOOKAHEAD = 16
+"""Candidates of a document that are verified before they are asked for, once another one is in doubt."""
 
 
 class Buckets(NamedTuple):
@@ -63,8 +63,7 @@ def bucket_pairs(hashes: npt.NDArray[np.uint64], rows: Rows, *, max_bucket: int)
         rows: int64, shape (n,), the document of each hash.
         max_bucket: Most rows of a bucket of which all pairs are formed.
     """
-    order = np.lexsort((rows, hashes))
-    hashes, rows = hashes[order], rows[order]
+    hashes, rows = _repeated(hashes, rows)
     starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]]) if len(hashes) else np.empty(0, np.int64)
     sizes = np.diff(np.r_[starts, len(hashes)])
     ends = np.repeat(starts + sizes, sizes)
@@ -88,11 +87,22 @@ def link_to_first(hashes: npt.NDArray[np.uint64], rows: Rows) -> Pairs:
         hashes: uint64[n].
         rows: int64[n].
     """
-    order = np.lexsort((rows, hashes))
-    hashes, rows = hashes[order], rows[order]
+    hashes, rows = _repeated(hashes, rows)
     is_first = np.r_[True, hashes[1:] != hashes[:-1]][: len(hashes)]
     first = rows[is_first][np.cumsum(is_first) - 1]
     return np.stack([first, rows], axis=1)[~is_first]
+
+
+def _repeated(hashes: npt.NDArray[np.uint64], rows: Rows) -> tuple[npt.NDArray[np.uint64], Rows]:
+    """The hashes that occur more than once with their rows, sorted; most occur once, and to sort rows is dear."""
+    order = np.argsort(hashes)
+    equals_next = hashes[order][1:] == hashes[order][:-1]
+    is_repeated = np.zeros(len(hashes), np.bool_)
+    is_repeated[1:] |= equals_next
+    is_repeated[:-1] |= equals_next
+    order = order[is_repeated]
+    order = order[np.lexsort((rows[order], hashes[order]))]
+    return hashes[order], rows[order]
 
 
 def unique_pairs(pairs: Pairs) -> Pairs:
@@ -211,9 +221,9 @@ def cluster_verified(
         similarity: As in `cluster_documents`.
         priority: As in `cluster_documents`.
         threshold: True Jaccard similarity that a member must reach.
-        verify: Pairs of documents -> true Jaccard similarities; each pair is asked once. The first call asks for a
-            pair a member; later ones for the next candidates near refuted ones as well, so that a document of many
-            false candidates does not take as many calls. None trusts the signatures.
+        verify: Pairs of documents -> true Jaccard similarities; each pair is asked once. A call asks for a pair a
+            member, and for the next candidates near those that were refuted or are estimated below the threshold, so
+            that a document of many false candidates does not take as many calls. None trusts the signatures.
     """
     own = np.arange(len(priority))
     known, known_jaccard = np.empty(0, np.int64), np.empty(0)
@@ -226,7 +236,8 @@ def cluster_verified(
         members = np.flatnonzero(representative != own)
         found = np.stack([members, representative[members]], axis=1)
         if not np.isin(_keys(found), known).all():
-            wanted = np.concatenate([found, _candidates(pairs, similarity, failing, leader)])
+            doubtful = failing | (estimate < threshold)
+            wanted = np.concatenate([found, _candidates(pairs, similarity, doubtful, leader)])
             keys, which = np.unique(_keys(wanted), return_index=True)
             is_unknown = ~np.isin(keys, known)
             jaccard = verify(wanted[which[is_unknown]])
@@ -242,12 +253,12 @@ def cluster_verified(
         pairs, similarity = part(pairs, similarity, failing, representative, leader)
 
 
-def _candidates(pairs: Pairs, similarity: Floats, failing: Flags, leader: Rows) -> Pairs:
-    """Pairs that may be asked for soon: documents within two edges of refuted ones, with their best neighbours.
+def _candidates(pairs: Pairs, similarity: Floats, doubtful: Flags, leader: Rows) -> Pairs:
+    """Pairs that may be asked for soon: documents within two edges of doubtful ones, with their best neighbours.
 
     A neighbour stands for all of its signature, so its leader is what a document would be compared with.
     """
-    is_near = failing.copy()
+    is_near = doubtful.copy()
     for _ in range(2):
         touched = is_near[pairs].any(axis=1)
         is_near[pairs[touched]] = True

@@ -47,6 +47,15 @@ def test_pairs_are_those_of_each_bucket(entries, max_bucket):
     assert found.oversized.tolist() == oversized
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 99)), unique=True))
+def test_groups_are_linked_to_their_first_row(entries):
+    hashes = np.array([hash_ for hash_, _ in entries], np.uint64)
+    groups = [sorted(row for hash_, row in entries if hash_ == value) for value in range(6)]
+    expected = [(group[0], row) for group in groups for row in group[1:]]
+    found = link_to_first(hashes, np.array([row for _, row in entries], np.int64))
+    assert [tuple(pair) for pair in found.tolist()] == expected
+
+
 @given(small_graphs)
 def test_representatives_are_those_of_the_sequential_greedy(graph):
     n, edges, priority = graph
