@@ -19,11 +19,14 @@ import pyarrow.parquet as pq
 from gristmill.pipelines import files
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, read_footer, write_side_file
 from gristmill.pipelines.mark_duplicates import (
-    EDGE,
+    BUCKET,
+    EDGES,
     VERIFIED,
     Corpus,
     FindEdges,
     VerifyMembers,
+    compare_here,
+    flat_lists,
     member_blocks,
     plan_passes,
 )
@@ -36,6 +39,8 @@ from gristmill.scorers.clusters import Floats, Pairs, Rows, Stars, cluster_verif
 from gristmill.scorers.doc_ids import uuid_halves
 
 STAGE = "dedup"
+FEW_PAIRS = 128
+"""So many pairs are verified on the launcher: to start a pipeline takes longer."""
 Run = Callable[[Sequence[Any], beam.PTransform], object]
 """Runs a transform over elements, on whatever runner."""
 
@@ -89,25 +94,26 @@ def mark_duplicates(corpus: Corpus, run: Run) -> dict[str, Any]:
         inverse.reshape(-1, 2), similarity, _priority(ranks, doc_ids), corpus.rule.threshold, verify
     )
     report = _commit_table(corpus, rows, doc_ids, stars, started)
-    sizes = _read_column(corpus, work, "oversized-", "size")
+    buckets = _commit_buckets(corpus, work)
     content = {
         "identity": wanted,
         **report,
         "num_edges": len(pairs),
         "num_parted": stars.num_parted,
-        "num_oversized_buckets": len(sizes),
-        "largest_bucket": int(sizes.max(initial=0)),
+        "num_oversized_buckets": len(buckets),
+        "largest_bucket": int(buckets["size"].to_numpy().max(initial=0)),
     }
     corpus.workspace.commit_json(content, "duplicates", "manifest.json")
-    files.delete([item.path for item in files.list_folder(corpus.workspace.path(work))])
+    files.delete_folder(corpus.workspace.path(work))
     return content
 
 
 def read_edges(corpus: Corpus, work: str) -> tuple[Pairs, Floats]:
     """Every edge once, however many passes found it: pairs int64[e, 2], sorted, and similarities float64[e]."""
-    tables = [_read(item.path) for item in _work_files(corpus, work, "edges-")]
-    table = pa.concat_tables([EDGE.empty_table(), *tables])
-    left, right, similarity = (table[name].to_numpy() for name in EDGE.names)
+    table = _read_work(corpus, work, "edges-", EDGES)
+    which, right = flat_lists(table["right"])
+    left = table["left"].to_numpy()[which]
+    _, similarity = flat_lists(table["similarity"])
     order = np.lexsort((right, left))
     left, right, similarity = left[order], right[order], similarity[order]
     is_new = np.r_[True, (left[1:] != left[:-1]) | (right[1:] != right[:-1])][: len(left)]
@@ -119,10 +125,11 @@ def _verify(corpus: Corpus, run: Run, work: str, rows: Rows) -> Callable[[Pairs]
     attempts = count()
 
     def compare(pairs: Pairs) -> Floats:
+        if len(pairs) <= FEW_PAIRS:
+            return compare_here(corpus, rows[pairs])
         attempt = next(attempts)
         run(member_blocks(corpus, rows[pairs]), "VerifyMembers" >> VerifyMembers(corpus, work, attempt))
-        tables = [_read(item.path) for item in _work_files(corpus, work, f"verified-{attempt:03d}-")]
-        table = pa.concat_tables([VERIFIED.empty_table(), *tables])
+        table = _read_work(corpus, work, f"verified-{attempt:03d}-", VERIFIED)
         jaccard = np.empty(len(pairs))
         answered = np.lexsort((table["representative"].to_numpy(), table["member"].to_numpy()))
         jaccard[np.lexsort((pairs[:, 1], pairs[:, 0]))] = table["jaccard"].to_numpy()[answered]
@@ -208,16 +215,20 @@ def read_clusters(workspace: Workspace, shard: Shard) -> pa.Array:
     return table["cluster_id"].combine_chunks().take(pa.array(where, mask=where < 0))
 
 
-def _read_column(corpus: Corpus, work: str, prefix: str, name: str) -> Rows:
-    columns = [_read(item.path)[name].to_numpy() for item in _work_files(corpus, work, prefix)]
-    return np.concatenate([np.empty(0, np.int64), *columns])
+def _commit_buckets(corpus: Corpus, work: str) -> pa.Table:
+    """Write the buckets above the cap, of which not all pairs were formed; a file without rows where there is none."""
+    table = _read_work(corpus, work, "oversized-", BUCKET)
+    table = table.sort_by([(name, "ascending") for name in BUCKET.names])
+    with files.committed(corpus.workspace.path("duplicates", "buckets.parquet")) as file:
+        pq.write_table(table, file)
+    return table
 
 
-def _work_files(corpus: Corpus, work: str, prefix: str) -> list[files.FileInfo]:
-    found = files.list_folder(corpus.workspace.path(work))
-    return [item for item in found if item.path.rpartition("/")[2].startswith(prefix)]
-
-
-def _read(path: str) -> pa.Table:
-    with files.open_read(path) as file:
-        return pq.read_table(file)
+def _read_work(corpus: Corpus, work: str, prefix: str, expected: pa.Schema) -> pa.Table:
+    """The files of one kind of intermediate result, end to end, in order."""
+    tables = [expected.empty_table()]
+    for item in files.list_folder(corpus.workspace.path(work)):
+        if item.path.rpartition("/")[2].startswith(prefix):
+            with files.open_read(item.path) as file:
+                tables.append(pq.read_table(file))
+    return pa.concat_tables(tables)

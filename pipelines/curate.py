@@ -333,8 +333,8 @@ class Curation:
 
 
 def _spread(pipeline: beam.Pipeline, elements: Sequence[Any], label: str) -> beam.PCollection:
-    """Elements on all workers: without the reshuffle a runner may fuse the whole list into one."""
-    return pipeline | f"Create{label}" >> beam.Create(elements) | f"Spread{label}" >> beam.Reshuffle()
+    """Elements on all workers: `Create` reshuffles, so that no runner fuses the whole list into one."""
+    return pipeline | f"Create{label}" >> beam.Create(elements)
 
 
 def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None = None) -> Curation:

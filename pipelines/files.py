@@ -174,6 +174,13 @@ def delete(paths: list[str]) -> None:
         FileSystems.delete(present)
 
 
+def delete_folder(folder: str) -> None:
+    """Delete a folder and every file below it."""
+    delete([item.path for item in list_folder(folder)])
+    if is_local(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def file_info(path: str) -> FileInfo:
     """Size and modification time of one file that is there."""
     if is_local(path):

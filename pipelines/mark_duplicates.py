@@ -3,12 +3,14 @@
 1. Candidates. Each shard's signatures become band hashes, which travel as Arrow blocks partitioned by hash prefix, 16
    bytes a document and band. A partition sorts its hashes; documents that share one are candidate pairs. Documents
    of equal signature share one more, that of the whole signature, and are linked to the first of them however many.
-2. Judgement. A pair travels to the shard of its first document, takes that signature along to the shard of its
-   second, and is an edge where the signatures agree: 4 `num_perm` + 16 bytes for each pair.
+2. Judgement. A pair travels to the shard of its first document, 16 bytes. All pairs of a first document and one
+   shard travel on to that shard together, with its signature, 4 `num_perm` + 12 bytes and 8 a pair; a pair is an edge
+   where the signatures agree.
 3. Clusters, on the launcher, from the edges alone: 24 bytes an edge and about 60 a document that has one.
 4. Verification: the true Jaccard similarity of every member to its representative. The representative's shingles (8
    bytes each) travel to the member's shard; no text does. A member below the threshold loses that edge, and its
-   documents are clustered again, until none is below: one comparison a member, and a few more where one was refuted.
+   documents are clustered again, until none is below: one comparison a member, and a few more where one is in doubt.
+   The last few pairs are compared on the launcher.
 
 Beam's local runner holds what is shuffled in memory, about 4 bytes a byte, so step 1 runs in as many passes over the
 bands as keep it within `SHUFFLE_BYTES`.
@@ -22,6 +24,7 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
@@ -30,19 +33,28 @@ from gristmill.pipelines.recipe import Duplicates
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.bands import band_hashes
-from gristmill.scorers.clusters import Pairs, Rows, bucket_pairs, link_to_first, unique_pairs
+from gristmill.scorers.clusters import Floats, Pairs, Rows, bucket_pairs, link_to_first, unique_pairs
 from gristmill.scorers.minhash import MinHash, Signatures, estimate_jaccard, signature_values
 from gristmill.scorers.shingles import shingle_hashes
 from gristmill.scorers.text import TextBatch
 
 SHUFFLE_BYTES = 512 << 20
-NUM_PARTITIONS = 64
-WHOLE = NUM_PARTITIONS
+PARTITION_BYTES = 4 << 20
+"""Hashes that share a partition at least, where there are that many: each block costs as much as 10,000 hashes."""
+MAX_PARTITION_BITS = 6
+WHOLE = 1 << MAX_PARTITION_BITS
 """Partitions from here on group documents by their whole signature."""
+JUDGED_PAIRS = 1 << 14
+"""Pairs judged at once, each with two copies of signatures."""
 NUM_ERRORS = 3
 """Standard errors below the threshold down to which an estimate is left to verification."""
 PAIR = pa.schema([("left", pa.int64()), ("right", pa.int64())])
-EDGE = pa.schema([*PAIR, ("similarity", pa.float64())])
+EDGES = pa.schema(
+    [("left", pa.int64()), ("right", pa.list_(pa.int64())), ("similarity", pa.list_(pa.float64()))]
+)
+"""The edges of a first document as one row, so that its signature travels once."""
+BUCKET = pa.schema([("first_band", pa.int32()), ("size", pa.int64())])
+"""A bucket above the cap, and the first band of the pass that met it."""
 MEMBER = pa.schema([("member", pa.int64()), ("representative", pa.int64())])
 VERIFIED = pa.schema([*MEMBER, ("jaccard", pa.float64())])
 
@@ -184,6 +196,11 @@ def plan_passes(num_documents: int, num_bands: int) -> list[range]:
     return [range(start, min(start + at_once, num_bands)) for start in range(0, num_bands, at_once)]
 
 
+def partition_bits(num_documents: int, num_bands: int) -> int:
+    """Bits of a hash that name its partition, so that partitions are neither many nor large."""
+    return min((16 * num_documents * num_bands // PARTITION_BYTES).bit_length(), MAX_PARTITION_BITS)
+
+
 def hash_bands(number: int, corpus: Corpus, bands: range) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Band hashes of one shard as one block a partition; documents without a shingle have none."""
     signatures, num_shingles = corpus.read_signatures(number)
@@ -193,9 +210,11 @@ def hash_bands(number: int, corpus: Corpus, bands: range) -> Iterator[tuple[int,
     hashes = band_hashes(signatures, corpus.rule.num_bands, corpus.rule.rows_per_band)[
         :, bands.start : bands.stop
     ]
-    yield from _by_prefix(hashes.ravel(), np.repeat(rows, len(bands)), 0)
+    num_bits = partition_bits(int(corpus.starts[-1]), len(bands))
+    yield from _by_prefix(hashes.ravel(), np.repeat(rows, len(bands)), num_bits, 0)
     if bands.start == 0:
-        yield from _by_prefix(band_hashes(signatures, 1, corpus.scorer.num_perm).ravel(), rows, WHOLE)
+        whole = band_hashes(signatures, 1, corpus.scorer.num_perm).ravel()
+        yield from _by_prefix(whole, rows, partition_bits(int(corpus.starts[-1]), 1), WHOLE)
 
 
 def pair_buckets(
@@ -212,21 +231,28 @@ def pair_buckets(
         if len(oversized):
             name = f"oversized-{first_band:03d}-{key:03d}.parquet"
             with files.committed(corpus.workspace.path(folder, name)) as file:
-                pq.write_table(pa.table([oversized], names=["size"]), file)
+                bands = pa.repeat(pa.scalar(first_band, pa.int32()), len(oversized))
+                pq.write_table(pa.table([bands, oversized], schema=BUCKET), file)
     yield from _by_shard(pa.table([pairs[:, 0], pairs[:, 1]], schema=PAIR), corpus.shard_of(pairs[:, 0]))
 
 
 def take_signatures(
     element: tuple[int, Iterable[pa.RecordBatch]], corpus: Corpus
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The pairs whose first document is in this shard, each once, with that document's signature."""
+    """The first documents in this shard: a row for each shard that it has pairs with, and its signature."""
     number, blocks = element
-    pairs = unique_pairs(_as_pairs(pa.Table.from_batches(blocks)))
+    table = pa.Table.from_batches(blocks)
+    pairs = unique_pairs(np.stack([table["left"].to_numpy(), table["right"].to_numpy()], axis=1))
+    shards = corpus.shard_of(pairs[:, 1])
+    order = np.argsort(shards, kind="stable")
+    pairs, shards = pairs[order], shards[order]
+    starts = run_starts(shards, pairs[:, 0])
+    left = pairs[starts, 0]
     signatures, _ = corpus.read_signatures(number)
-    taken = signatures[pairs[:, 0] - corpus.starts[number]]
+    taken = signatures[left - corpus.starts[number]]
     column = pa.Array.from_buffers(pa.binary(4 * taken.shape[1]), len(taken), [None, pa.py_buffer(taken)])
-    table = pa.table([pairs[:, 0], pairs[:, 1], column], names=["left", "right", "signature"])
-    yield from _by_shard(table, corpus.shard_of(pairs[:, 1]))
+    rows = pa.table([left, _lists(pairs[:, 1], starts), column], names=["left", "right", "signature"])
+    yield from _by_shard(rows, shards[starts])
 
 
 def judge_pairs(
@@ -234,15 +260,22 @@ def judge_pairs(
 ) -> str:
     """Write the pairs whose second document is in this shard and whose signatures agree."""
     number, blocks = element
-    table = pa.Table.from_batches(blocks).combine_chunks()
-    pairs = _as_pairs(table)
-    signatures, _ = corpus.read_signatures(number)
-    left = signature_values(table["signature"].combine_chunks())
-    similarity = estimate_jaccard(left, signatures[pairs[:, 1] - corpus.starts[number]])
+    table = pa.Table.from_batches(blocks).sort_by("left").combine_chunks()
+    which, right = flat_lists(table["right"])
+    left = table["left"].to_numpy()[which]
+    own, _ = corpus.read_signatures(number)
+    taken = signature_values(table["signature"].combine_chunks())
+    blocks_of = [slice(start, start + JUDGED_PAIRS) for start in range(0, len(right), JUDGED_PAIRS)]
+    similarity = np.concatenate(
+        [estimate_jaccard(taken[which[some]], own[right[some] - corpus.starts[number]]) for some in blocks_of]
+    )
     agree = similarity >= corpus.least_estimate()
+    left, right, similarity = left[agree], right[agree], similarity[agree]
+    starts = run_starts(left)
     path = corpus.workspace.path(folder, f"edges-{first_band:03d}-{number:05d}.parquet")
     with files.committed(path) as file:
-        pq.write_table(pa.table([pairs[agree, 0], pairs[agree, 1], similarity[agree]], schema=EDGE), file)
+        columns = [left[starts], _lists(right, starts), _lists(similarity, starts)]
+        pq.write_table(pa.table(columns, schema=EDGES), file)
     return path
 
 
@@ -288,21 +321,50 @@ def compare_shingles(
     return path
 
 
+def compare_here(corpus: Corpus, pairs: Pairs) -> Floats:
+    """True Jaccard similarities of a few pairs of documents, without a pipeline."""
+    documents = np.unique(pairs)
+    numbers = corpus.shard_of(documents)
+    shingles = [
+        shingles
+        for number in np.unique(numbers).tolist()
+        for shingles in corpus.read_shingles(number, documents[numbers == number])
+    ]
+    compared = np.searchsorted(documents, pairs).tolist()
+    return np.array([true_jaccard(shingles[left], shingles[right]) for left, right in compared])
+
+
 def true_jaccard(left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]) -> float:
     """Jaccard similarity of two sets of distinct hashes."""
     common = len(np.intersect1d(left, right, assume_unique=True))
     return common / (len(left) + len(right) - common)
 
 
-def _as_pairs(table: pa.Table) -> Pairs:
-    return np.stack([table["left"].to_numpy(), table["right"].to_numpy()], axis=1)
+def run_starts(*columns: Rows) -> Rows:
+    """Where values differ in any column from those before them, int64[r]."""
+    is_start = np.ones(len(columns[0]), np.bool_)
+    is_start[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return np.flatnonzero(is_start)
+
+
+def flat_lists(column: pa.ChunkedArray) -> tuple[Rows, npt.NDArray[np.generic]]:
+    """The row of each value of a column of lists, int64[v], and the values, shape (v,)."""
+    lists = column.combine_chunks()
+    return pc.list_parent_indices(lists).to_numpy(), lists.flatten().to_numpy()
+
+
+def _lists(values: npt.NDArray[np.generic], starts: Rows) -> pa.ListArray:
+    """Values cut into one list from each start to the next."""
+    return pa.ListArray.from_arrays(pa.array(np.append(starts, len(values)), pa.int32()), pa.array(values))
 
 
 def _by_prefix(
-    hashes: npt.NDArray[np.uint64], rows: Rows, first: int
+    hashes: npt.NDArray[np.uint64], rows: Rows, num_bits: int, first: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Hashes and rows cut into one block a partition, by the first bits of the hash."""
-    prefix = (hashes >> np.uint64(64 - (NUM_PARTITIONS - 1).bit_length())).astype(np.int64)
+    prefix = (hashes >> np.uint64(64 - MAX_PARTITION_BITS)).astype(np.int64) >> (
+        MAX_PARTITION_BITS - num_bits
+    )
     yield from (
         (first + key, block)
         for key, block in _by_shard(pa.table([hashes, rows], names=["hash", "row"]), prefix)

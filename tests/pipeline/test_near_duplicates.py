@@ -5,10 +5,12 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 import apache_beam as beam
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mills import Row, build
 
+from gristmill.pipelines import cluster_duplicates as clustering
 from gristmill.pipelines import mark_duplicates as stages
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
 from gristmill.pipelines.mark_duplicates import Corpus
@@ -58,6 +60,10 @@ def corpus_of(root, shards, **rule):
 def table_of(corpus):
     tables = [pq.read_table(corpus.workspace.duplicates(shard.name)) for shard in corpus.shards]
     return {str(row["doc_id"]): row for table in tables for row in table.to_pylist()}
+
+
+def buckets_of(corpus):
+    return pq.read_table(corpus.workspace.path("duplicates", "buckets.parquet"))
 
 
 def similarities(rows):
@@ -142,6 +148,67 @@ def test_more_equal_documents_than_a_bucket_holds_are_one_cluster(tmp_path):
     assert {str(row["representative"]) for row in table_of(corpus).values()} == {str(rows[30].doc_id)}
     assert (manifest["num_near_duplicates"], manifest["largest_cluster"]) == (39, 40)
     assert (manifest["largest_bucket"], manifest["num_oversized_buckets"]) == (40, 18)
+    assert buckets_of(corpus).to_pylist() == [{"first_band": 0, "size": 40}] * 18
+
+
+def test_each_pass_reports_its_buckets_and_nothing_is_left_behind(marked, tmp_path, monkeypatch):
+    _, _, corpus, _ = marked
+    assert (buckets_of(corpus).num_rows, buckets_of(corpus).schema) == (0, stages.BUCKET)
+    rows = [Row(number, " ".join(WORDS[:50])) for number in range(10)]
+    monkeypatch.setattr(stages, "SHUFFLE_BYTES", 16 * len(rows) * 10)
+    _, other = corpus_of(tmp_path, cut(rows, 2), max_bucket=4)
+    mark_duplicates(other, run)
+    expected = [{"first_band": 0, "size": 10}] * 10 + [{"first_band": 10, "size": 10}] * 8
+    assert buckets_of(other).to_pylist() == expected
+    for root in (corpus, other):
+        names = {path.name for path in Path(root.workspace.path("duplicates")).iterdir()}
+        assert names == {
+            "buckets.parquet",
+            "manifest.json",
+            *(f"{shard.name}.parquet" for shard in root.shards),
+        }
+
+
+def test_a_signature_travels_once_to_each_shard(marked):
+    """Whatever the number of pairs, and whatever the order of the blocks."""
+    _, _, corpus, _ = marked
+    first, second, third = (int(start) for start in corpus.starts[:3])
+    pairs = [
+        (first, second),
+        (first, third + 1),
+        (first, first + 1),
+        (first, second + 1),
+        (first + 1, second),
+    ]
+    blocks = [
+        pa.record_batch(list(zip(*some, strict=True)), schema=stages.PAIR) for some in (pairs[:3], pairs[2:])
+    ]
+    taken = [dict(stages.take_signatures((0, some), corpus)) for some in (blocks, blocks[::-1])]
+    assert taken[0] == taken[1]
+    found = {number: block.select(["left", "right"]).to_pydict() for number, block in taken[0].items()}
+    assert found == {
+        0: {"left": [first], "right": [[first + 1]]},
+        1: {"left": [first, first + 1], "right": [[second, second + 1], [second]]},
+        2: {"left": [first], "right": [[third + 1]]},
+    }
+    signatures, _ = corpus.read_signatures(0)
+    assert taken[0][1]["signature"].to_pylist() == [signatures[0].tobytes(), signatures[1].tobytes()]
+
+
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_pairs_compared_on_the_launcher_are_those_of_the_pipeline(marked, tmp_path, monkeypatch, few):
+    rows, _, corpus, _ = marked
+    monkeypatch.setattr(clustering, "FEW_PAIRS", few)
+    _, other = corpus_of(tmp_path, cut(rows, 3))
+    labels = []
+
+    def noted(elements, transform):
+        labels.append(transform.label)
+        run(elements, transform)
+
+    mark_duplicates(other, noted)
+    assert ("VerifyMembers" in labels) == (few == 0)
+    assert table_of(other) == table_of(corpus)
 
 
 def test_a_cluster_keeps_one_member_that_passes_every_other_rule(marked):
