@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.scorers.plain_text import SEPARATOR, Normalization, plain_text
-from gristmill.scorers.span_hashes import span_hashes
+from gristmill.scorers.span_hashes import span_hashes, window_hashes
 from gristmill.scorers.text import TextBatch
 
 Hashes = npt.NDArray[np.uint64]
@@ -86,13 +86,23 @@ def shingle_hashes(batch: TextBatch, shingling: Shingling) -> DocumentHashes:
 def _shingle_hashes(batch: TextBatch, shingling: Shingling) -> DocumentHashes:
     units, splits = batch.view(_UNITS[shingling.unit], shingling.normalization)
     num_units = np.diff(splits)
-    num_shingles = np.maximum(num_units - (shingling.size - 1), np.minimum(num_units, 1))
+    is_short = (num_units > 0) & (num_units < shingling.size)
+    num_shingles = np.where(is_short, 1, np.maximum(num_units - (shingling.size - 1), 0))
     offsets = np.concatenate([[0], np.cumsum(num_shingles)])
-    starts = np.arange(offsets[-1]) + np.repeat(splits[:-1] - offsets[:-1], num_shingles)
-    ends = np.minimum(starts + shingling.size, np.repeat(splits[1:], num_shingles))
-    hashes = span_hashes(units, starts, ends)
-    hashes[offsets[:-1][(num_units > 0) & (num_units < shingling.size)]] ^= SHORT
-    return _distinct(hashes, offsets)
+    windows = window_hashes(units, shingling.size)
+    crosses = np.subtract.outer(splits[1:-1], np.arange(1, shingling.size)).ravel()
+    stays = np.ones(len(windows), np.bool_)
+    stays[crosses[(crosses >= 0) & (crosses < len(windows))]] = False
+    short = _whole_hashes(units[np.repeat(is_short, num_units)], num_units[is_short]) ^ SHORT
+    return _distinct(
+        np.insert(windows[stays], offsets[:-1][is_short] - np.arange(len(short)), short), offsets
+    )
+
+
+def _whole_hashes(units: npt.NDArray[np.unsignedinteger], lengths: Positions) -> Hashes:
+    """Hashes of documents that lie end to end, given their units and how many each has."""
+    ends = np.cumsum(lengths)
+    return span_hashes(units, ends - lengths, ends)
 
 
 def _words(batch: TextBatch, normalization: Normalization) -> Units:

@@ -37,6 +37,23 @@ def span_hashes(values: npt.NDArray[np.unsignedinteger], starts: Positions, ends
     return mix((sums[ends] - sums[starts]) * low[starts & (ROW - 1)] * high[starts >> ROW_BITS])
 
 
+def window_hashes(values: npt.NDArray[np.unsignedinteger], size: int) -> Hashes:
+    """Hash every run of some length as `span_hashes` does, without sums that reach beyond it.
+
+    Args:
+        values: Unsigned, shape (c,).
+        size: Values in a run, at least 1.
+
+    Returns:
+        uint64[max(c - size + 1, 0)], that of the run from each value on.
+    """
+    sums = values[size - 1 :].astype(np.uint64)
+    for place in reversed(range(size - 1)):
+        sums *= np.uint64(BASE)
+        sums += values[place : place + len(sums)]
+    return mix(sums)
+
+
 def _powers(base: int, num: int) -> tuple[Hashes, Hashes]:
     """Powers 0 to ROW - 1 of a base, and every ROW-th one up to a number: base^i is low[i % ROW] * high[i // ROW]."""
     factors = np.full(max(ROW, num // ROW + 1), base, np.uint64)

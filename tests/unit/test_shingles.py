@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gristmill.scorers.characters import class_table
 from gristmill.scorers.plain_text import Normalization
 from gristmill.scorers.shingles import DATATROVE_SHINGLING, Shingling, shingle_hashes
-from gristmill.scorers.span_hashes import ROW, span_hashes
+from gristmill.scorers.span_hashes import ROW, span_hashes, window_hashes
 from gristmill.scorers.text import TextBatch
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
@@ -191,6 +191,13 @@ def test_spans_are_equal_where_their_values_are(values: list[int], data: st.Data
     hashes = span_hashes(array, bounds[:, 0], bounds[:, 1]).tolist()
     contents = [tuple(values[start:end]) for start, end in spans]
     assert len(set(zip(contents, hashes, strict=True))) == len(set(contents)) == len(set(hashes))
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=40), st.integers(1, 50))
+def test_windows_are_spans_of_one_length(values: list[int], size: int) -> None:
+    array = np.array(values, np.uint32)
+    starts = np.arange(max(len(values) - size + 1, 0))
+    assert window_hashes(array, size).tolist() == span_hashes(array, starts, starts + size).tolist()
 
 
 def test_spans_of_many_values_have_no_collision() -> None:
