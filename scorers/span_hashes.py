@@ -17,8 +17,8 @@ BASE = 0x9E3779B97F4A7C15
 INVERSE = pow(BASE, -1, 1 << 64)
 ROW_BITS = 10
 ROW = 1 << ROW_BITS
-BLOCK = 128 * ROW
-"""Values summed at once: their products are still in the cache."""
+BLOCK = 64 * ROW
+"""Values summed, or spans hashed, at once: what is between the steps stays in the cache."""
 
 
 def span_hashes(values: npt.NDArray[np.unsignedinteger], starts: Positions, ends: Positions) -> Hashes:
@@ -34,7 +34,14 @@ def span_hashes(values: npt.NDArray[np.unsignedinteger], starts: Positions, ends
     """
     sums = _running_sums(values)
     low, high = _powers(INVERSE, len(values))
-    return mix((sums[ends] - sums[starts]) * low[starts & (ROW - 1)] * high[starts >> ROW_BITS])
+    hashes = np.empty(len(starts), np.uint64)
+    for first in range(0, len(starts), BLOCK):
+        some = slice(first, first + BLOCK)
+        start = starts[some]
+        hashes[some] = mix(
+            (sums[ends[some]] - sums[start]) * low[start & (ROW - 1)] * high[start >> ROW_BITS]
+        )
+    return hashes
 
 
 def window_hashes(values: npt.NDArray[np.unsignedinteger], size: int) -> Hashes:
