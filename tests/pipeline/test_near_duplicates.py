@@ -17,6 +17,7 @@ from gristmill.pipelines.mark_duplicates import Corpus
 from gristmill.pipelines.recipe import Duplicates
 from gristmill.pipelines.runner import beam_options, run_pipeline
 from gristmill.pipelines.select_documents import BlockLists, select_documents
+from gristmill.pipelines.verify import verify_workspace
 from gristmill.scorers.base import SelectionError
 from gristmill.scorers.duplicates import ExactDuplicate
 from gristmill.scorers.minhash import MinHash
@@ -167,6 +168,12 @@ def test_each_pass_reports_its_buckets_and_nothing_is_left_behind(marked, tmp_pa
             "manifest.json",
             *(f"{shard.name}.parquet" for shard in root.shards),
         }
+
+
+def test_verification_of_a_workspace_keeps_the_buckets(marked):
+    _, mill, corpus, _ = marked
+    report = verify_workspace(mill.workspace)
+    assert corpus.workspace.path("duplicates", "buckets.parquet") not in report.orphans
 
 
 def test_a_signature_travels_once_to_each_shard(marked):

@@ -117,7 +117,7 @@ def local(tmp_path_factory, inputs):
         > 20
     )
     found = data_files(root)
-    assert len(found) == 17
+    assert len(found) == 18
     return found
 
 
