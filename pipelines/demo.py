@@ -1,7 +1,8 @@
 """The demo: a whole curation of the English, code and boilerplate that every machine with Python carries.
 
 Documents are the docstrings of Python modules and the documentation, licences and read-me files of the installed
-packages: real near-duplicates (the same licence with another name), real boilerplate, real code.
+packages: real near-duplicates (the same licence with another name), real boilerplate, real code. The target is the
+documentation of numerical code, NumPy's docstrings, which are not in the corpus.
 """
 
 import ast
@@ -24,8 +25,10 @@ from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.workspace import open_workspace
 
-MAX_MODULES = 1500
-MAX_FILE_BYTES = 1 << 20
+MAX_MODULES = 600
+MAX_FILE_BYTES = 1 << 16
+TARGET = "numpy"
+"""The package whose docstrings are the target."""
 DOCUMENTATION = {".txt", ".md", ".rst"}
 LICENCES = DOCUMENTATION | {""}
 MACHINE_READ = {"entry_points.txt", "top_level.txt", "SOURCES.txt", "requires.txt", "dependency_links.txt"}
@@ -36,25 +39,37 @@ corpus:
   - {path: input/docstrings.jsonl, source: docstrings, licence: as each package}
   - {path: input/documentation.jsonl, source: documentation, licence: as each package}
   - {path: input/licences.jsonl, source: licences, licence: as each package}
-score: [rules, language, pii, exact_duplicate, minhash]
+target: {path: input/target.jsonl}   # what the trained model should be good at: numerical Python
+models:                              # tiny, for a demo: minutes on two cores
+  tokenizer: {vocab_size: 2048, max_bytes: 2000000}
+  prior: {size: 300k, context: 128, tokens: 400000, batch_tokens: 2048, learning_rate: 0.003}
+  conditional: {batch_tokens: 2048, learning_rate: 0.001}
+score: [rules, language, pii, exact_duplicate, minhash, color_filter, importance]
 duplicates: {threshold: 0.8, prefer: [documentation, docstrings]}
 select:
-  name: demo
-  where:                             # in order; the first that is not true is the reason
-    english: "language = 'en' and language_probability > 0.65"
-    long_enough: rps_doc_word_count >= 50
-    not_repetitive: gopher_repetition_pass
-    sentences: c4_pass
-    words: gopher_frac_alpha_words > 0.6
-  deduplicate: {prefer: [documentation, docstrings]}
-  top: {by: rps_doc_unigram_entropy, keep: 1/2, of: characters, direction: highest}
+  - name: demo
+    where:                           # in order; the first that is not true is the reason
+      english: "language = 'en' and language_probability > 0.65"
+      long_enough: rps_doc_word_count >= 50
+      not_repetitive: gopher_repetition_pass
+      sentences: c4_pass
+      words: gopher_frac_alpha_words > 0.6
+    deduplicate: {prefer: [documentation, docstrings]}
+    top: {by: rps_doc_unigram_entropy, keep: 1/2, of: characters, direction: highest}
+  - name: numerical
+    where: {long_enough: rps_doc_word_count >= 50}
+    deduplicate: {prefer: [documentation, docstrings], then: color_filter}
+    top: {by: color_filter, keep: 1/8, of: tokens}
 export: {redact_pii: true}
 """
 QUESTIONS = (
-    "select source, count(*) as documents, round(avg(kept::int), 3) as keep_rate, "
-    "mode(reason) as commonest_reason from documents join decisions using (doc_id) group by source order by source",
+    "select source, count(*) as documents, round(avg(kept::int), 3) as keep_rate, mode(reason) as commonest_reason "
+    "from documents join decisions using (doc_id) where selection = 'demo' group by source order by source",
     "select d.id, r.id as duplicate_of, round(jaccard, 3) as jaccard from duplicates join documents d using (doc_id) "
     "join documents r on r.doc_id = representative where jaccard < 1 order by d.num_chars desc, d.id limit 5",
+    "select split_part(id, '/', 1) as package, count(*) as documents, round(avg(color_filter), 3) as color_filter, "
+    "round(avg(importance_per_ngram), 3) as importance from documents join scores using (doc_id) "
+    "where source = 'docstrings' group by package having count(*) >= 50 order by color_filter desc, package limit 8",
 )
 
 
@@ -70,7 +85,8 @@ def run_demo(folder: str, reporter: Reporter) -> tuple[Recipe, Summary, list[pa.
     """
     root = Path(folder)
     for name, documents in (
-        ("docstrings", gather_docstrings(python_files())),
+        ("docstrings", gather_docstrings(sampled(python_files(), MAX_MODULES))),
+        ("target", gather_docstrings(python_files(target=True))),
         ("documentation", gather_files(is_licence=False)),
         ("licences", gather_files(is_licence=True)),
     ):
@@ -92,17 +108,25 @@ def run_demo(folder: str, reporter: Reporter) -> tuple[Recipe, Summary, list[pa.
         connection.close()
 
 
-def python_files() -> list[tuple[str, Path]]:
-    """Modules of the standard library and the installed packages, with their path below those folders."""
+def python_files(*, target: bool = False) -> list[tuple[str, Path]]:
+    """Modules of the standard library and the installed packages, with their path below those folders.
+
+    Args:
+        target: The target's package, or all the others.
+    """
     roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib"))
-    found = [
+    return [
         (str(path.relative_to(root)), path)
         for root in roots
         for path in sorted(root.rglob("*.py"))
         if "site-packages" not in path.relative_to(root).parts
+        and (path.relative_to(root).parts[0] == TARGET) == target
     ]
-    step = max(len(found) // MAX_MODULES, 1)
-    return found[::step]
+
+
+def sampled(modules: list[tuple[str, Path]], max_modules: int) -> list[tuple[str, Path]]:
+    """Modules at equal distances, at least `max_modules` where there are so many."""
+    return modules[:: max(len(modules) // max_modules, 1)]
 
 
 def gather_docstrings(modules: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
