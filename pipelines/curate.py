@@ -28,7 +28,7 @@ from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_mark
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
 from gristmill.pipelines.load_recipe import missing_files
-from gristmill.pipelines.mark_duplicates import Corpus, FindEdges
+from gristmill.pipelines.mark_duplicates import Corpus, FindEdges, layout_warnings
 from gristmill.pipelines.model_files import localised
 from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
 from gristmill.pipelines.progress import QuietReporter, Reporter, watched
@@ -140,6 +140,8 @@ class Curation:
                 self.score(workspace, shards)
             if "dedup" in stages and self.recipe.duplicates is not None:
                 summary.duplicates = self.dedup(workspace, shards, self.recipe.duplicates)
+                num_perm = self._signed(workspace, shards, self.recipe.duplicates).scorer.num_perm
+                summary.notes += layout_warnings(self.recipe.duplicates, num_perm)
             for compiled in self.selections:
                 name = compiled.selection.name
                 if "select" in stages:

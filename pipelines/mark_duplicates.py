@@ -32,7 +32,7 @@ from gristmill.pipelines.arrow_beam import KEYED_BLOCK
 from gristmill.pipelines.recipe import Duplicates
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.workspace import Workspace
-from gristmill.scorers.bands import band_hashes
+from gristmill.scorers.bands import band_hashes, choose_bands, collision_probability
 from gristmill.scorers.clusters import Floats, Pairs, Rows, bucket_pairs, link_to_first, unique_pairs
 from gristmill.scorers.minhash import MinHash, Signatures, estimate_jaccard, signature_values
 from gristmill.scorers.shingles import shingle_hashes
@@ -46,6 +46,8 @@ WHOLE = 1 << MAX_PARTITION_BITS
 """Partitions from here on group documents by their whole signature."""
 JUDGED_PAIRS = 1 << 14
 """Pairs judged at once, each with two copies of signatures."""
+MIN_RECALL = 0.5
+"""Share of the pairs at the threshold below which a layout is worth a warning."""
 NUM_ERRORS = 3
 """Standard errors below the threshold down to which an estimate is left to verification."""
 PAIR = pa.schema([("left", pa.int64()), ("right", pa.int64())])
@@ -188,6 +190,19 @@ def _blocks(
 ) -> beam.PTransform:
     """A map to keyed blocks in Arrow's own encoding."""
     return beam.FlatMap(function, *arguments).with_output_types(KEYED_BLOCK)
+
+
+def layout_warnings(rule: Duplicates, num_perm: int) -> list[str]:
+    """A line where the layout misses many pairs at the threshold, with the one that datasketch would take."""
+    found = float(collision_probability(rule.threshold, rule.num_bands, rule.rows_per_band))
+    if found >= MIN_RECALL:
+        return []
+    num_bands, rows_per_band = choose_bands(rule.threshold, num_perm)
+    return [
+        f"duplicates: {rule.num_bands} bands of {rule.rows_per_band} rows find {found:.0%} of the pairs at "
+        f"{rule.threshold:g}; datasketch, which weighs misses and false candidates alike, would take {num_bands} of "
+        f"{rows_per_band} (`gristmill sql WORKSPACE --query layout_recall` compares layouts)"
+    ]
 
 
 def plan_passes(num_documents: int, num_bands: int) -> list[range]:

@@ -245,3 +245,10 @@ def test_duplicates_of_another_rule_are_refused(marked):
     other = Corpus(mill.workspace, corpus.shards, MinHash(), Duplicates(threshold=0.7))
     with pytest.raises(SelectionError, match="run `gristmill dedup` first"):
         require_marked(other)
+
+
+def test_a_layout_that_misses_most_pairs_at_the_threshold_is_worth_a_warning():
+    assert stages.layout_warnings(Duplicates(), 112) == []
+    (warning,) = stages.layout_warnings(Duplicates(threshold=0.5), 112)
+    assert warning.startswith("duplicates: 18 bands of 6 rows find 25% of the pairs at 0.5; datasketch,")
+    assert "would take 22 of 5" in warning
