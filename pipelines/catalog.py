@@ -20,6 +20,7 @@ import pyarrow.dataset
 
 from gristmill import sql
 from gristmill.pipelines import files
+from gristmill.pipelines.model_files import LOG_FILE
 from gristmill.pipelines.select_sql import quote
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
@@ -160,6 +161,8 @@ def build_catalog(workspace: Workspace, folder: Path) -> Path:
     ledgers = sorted(name for name in names if name.startswith("ledger/") and name.endswith(".parquet"))
     builder.files("raw_ledger", schema.LEDGER, [local(name) for name in ledgers])
     takedowns = sorted(name for name in names if name.startswith("takedowns/") and name.endswith(".parquet"))
+    logs = sorted(name for name in names if name.startswith("models/") and name.endswith(f"/{LOG_FILE}"))
+    builder.files("raw_training", schema.TRAINING, [local(name) for name in logs])
     builder.files("raw_takedowns", TAKEDOWNS, [local(name) for name in takedowns])
     _add_decisions(builder, workspace, shards, names, local)
     _add_scores(builder, workspace, shards, names, local)

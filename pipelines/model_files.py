@@ -15,6 +15,8 @@ from gristmill.scorers.base import Scorer
 from gristmill.scorers.registry import path_options
 
 MANIFEST = "manifest.json"
+LOG_FILE = "training_log.parquet"
+"""Beside a language model: its loss, step by step."""
 
 
 def model_path(workspace: Workspace, name: str) -> str:

@@ -20,14 +20,15 @@ import pyarrow.parquet as pq
 from gristmill.models.language_model import SAMPLE, SIZES, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.models.training import LogRow, TrainingPlan, join_documents, train
+from gristmill.pipelines.model_files import LOG_FILE
 from gristmill.pipelines.sample_texts import Sample
 from gristmill.pipelines.training import Training
 from gristmill.scorers.base import RecipeError
 from gristmill.scorers.doc_ids import random_keys
+from gristmill.scorers.schema import TRAINING
 
 Loaded = TypeVar("Loaded")
 
-LOG_FILE = "training_log.parquet"
 PROBED_BYTES = 1 << 20
 """Text on which bytes a token are measured."""
 HELD_OUT = Sample(seed=0, low=0.0, high=0.05)
@@ -148,7 +149,8 @@ def _train(
     last = log[-1]
     training.reporter.finish(last.step, last.num_tokens, last.seconds)
     model.save(made)
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in log]), made / LOG_FILE)
+    rows = [{"model": name, **asdict(row)} for row in log]
+    pq.write_table(pa.Table.from_pylist(rows, TRAINING), made / LOG_FILE)
     return {"num_steps": last.step, "num_tokens": last.num_tokens, "loss": last.loss}
 
 

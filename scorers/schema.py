@@ -95,3 +95,15 @@ LEDGER = pa.schema(
 `seconds` and `peak_bytes` (the most memory the worker had used by then) are null where the worker died between its
 data and its timing.
 """
+
+TRAINING = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("num_tokens", pa.int64(), nullable=False),
+        pa.field("loss", pa.float64(), nullable=False),
+        pa.field("learning_rate", pa.float64(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+    ]
+)
+"""One row for each step in which a language model was trained."""

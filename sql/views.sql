@@ -72,6 +72,11 @@ FROM raw_runs
 SELECT scorer, fingerprint, option, digest
 FROM raw_models
 
+-- name: training
+-- One row per step in which a language model was trained: tokens seen so far, mean loss in nats a token.
+SELECT model, step, num_tokens, loss, learning_rate, seconds
+FROM raw_training
+
 -- name: score_columns
 -- One row per score column: what it means and which scorer version and settings made it.
 SELECT

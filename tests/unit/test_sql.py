@@ -15,10 +15,12 @@ from gristmill import sql
 from gristmill.pipelines import answers
 from gristmill.pipelines.catalog import named_query, open_catalog, run_query
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
+from gristmill.pipelines.model_files import LOG_FILE
 from gristmill.pipelines.records import Reject, rejects_table
 from gristmill.pipelines.select_documents import BlockLists
 from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.workspace import open_workspace
+from gristmill.scorers import schema
 from gristmill.scorers.base import QueryError, WorkspaceError
 from gristmill.scorers.duplicates import ExactDuplicate
 from gristmill.scorers.language import Language
@@ -57,6 +59,7 @@ GRAIN = {
     "datasets": ["selection"],
     "runs": ["run"],
     "models": ["scorer", "fingerprint", "option"],
+    "training": ["model", "step"],
     "score_columns": ["column_name"],
     "scores": ["doc_id"],
     "texts": ["doc_id"],
@@ -111,6 +114,21 @@ def mill(tmp_path_factory):
     )
     buckets = {"first_band": pa.array([0, 9], pa.int32()), "size": [90, 70]}
     pq.write_table(pa.table(buckets), mill.workspace.path("duplicates", "buckets.parquet"))
+    for model in ("prior", "conditional"):
+        steps = [
+            {
+                "model": model,
+                "step": step,
+                "num_tokens": 8 * step,
+                "loss": 2 / step,
+                "learning_rate": 0.1,
+                "seconds": 1.0,
+            }
+            for step in (1, 2)
+        ]
+        folder = Path(mill.workspace.path("models", model))
+        folder.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(steps, schema.TRAINING), folder / LOG_FILE)
     rejects = [Reject("/a.jsonl", str(place), f"not_json: {place}", b"{\xff\n") for place in (3, 90)]
     rejects.append(Reject("/b.jsonl", "0", "empty_file: no record in it", b""))
     path = Path(mill.workspace.rejects(mill.shards[0].name))
