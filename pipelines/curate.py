@@ -207,8 +207,14 @@ class Curation:
     def ingest_target(self, workspace: Workspace) -> list[Shard]:
         """The target's documents -> shards of their own."""
         target = open_workspace(target_workspace(workspace).root, create=True)
-        plan = plan_ingest(target, self.recipe.model_copy(update={"corpus": self.recipe.target}))
-        return self.ingest(target, plan)[0]
+        inputs = [entry.as_input() for entry in self.recipe.target]
+        plan = plan_ingest(target, self.recipe.model_copy(update={"corpus": inputs}))
+        shards = self.ingest(target, plan)[0]
+        if not any(shard.num_bytes for shard in shards):
+            raise RecipeError(
+                "target: it holds no text; expected documents that the trained model should be good at"
+            )
+        return shards
 
     def score(self, workspace: Workspace, shards: Sequence[Shard]) -> None:
         """Shards -> one side file for each scorer."""

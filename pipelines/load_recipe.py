@@ -139,7 +139,9 @@ def _mistake(mistake: Any, *, is_one: bool) -> str:
     if kind == "literal_error":
         return f"{place}: found {text}{nearest(str(found), _choices(mistake))}"
     limits = {
-        name: value for name, value in mistake.get("ctx", {}).items() if name in ("ge", "le", "min_length")
+        name: value
+        for name, value in mistake.get("ctx", {}).items()
+        if name in ("ge", "gt", "le", "min_length")
     }
     expected = EXPECTED.get(kind, mistake["msg"]).format(keys=", ".join(_allowed(location)), **limits)
     return f"{place}: found {text}; expected {expected}"
@@ -149,6 +151,7 @@ EXPECTED = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
     "float_type": "a number",
+    "greater_than": "a number above {gt}",
     "greater_than_equal": "a number of at least {ge}",
     "int_type": "a whole number",
     "invalid_key": "a string as a key",
@@ -250,12 +253,23 @@ def _unreachable(recipe: Recipe) -> Iterator[str]:
 
 
 def missing_files(recipe: Recipe) -> list[str]:
-    """One line for every list or input of the recipe that is not there, or would hold what the run writes."""
+    """One line for every list, input or model of the recipe that is not there, or would hold what the run writes."""
     lines = [
         f"block.{kind}: {path} is not there; expected a text file with one entry a line"
         for kind, paths in recipe.block.model_dump().items()
         for path in paths
         if not files.exists(path)
+    ]
+    lines += [
+        f"target.{number}.path: nothing matches {item.path}; expected a file, a glob or a folder"
+        for number, item in enumerate(recipe.target)
+        if not files.list_files(item.path)
+    ]
+    lines += [
+        f"models.{name}.path: {path} is not there; expected a trained model"
+        for name in Models.model_fields
+        if (path := getattr(recipe.models, name).path) is not None
+        and not (files.list_folder(path) or files.exists(path))
     ]
     is_ingested = files.exists(files.join(recipe.workspace, "corpus", "inputs.json"))
     for number, item in enumerate(recipe.corpus):

@@ -122,6 +122,10 @@ class Target(Input):
     choices: Text | None = None
     answer: Text | None = None
 
+    def as_input(self) -> Input:
+        """How the target is read; what is made of its records is decided afterwards."""
+        return Input(**self.model_dump(include=set(Input.model_fields)))
+
     @model_validator(mode="after")
     def _check_answers(self) -> "Target":
         if (self.choices is None) != (self.answer is None):

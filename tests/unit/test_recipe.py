@@ -558,3 +558,16 @@ def test_of_many_allowed_names_the_most_similar_are_shown():
     assert message.endswith(" and 25 more; did you mean 'word_count'?")
     assert message.count(",") == 15
     assert nearest("b", ["a", "c"]) == "; allowed: a, c"
+
+
+def test_targets_and_models_that_are_not_there_are_missing(tmp_path):
+    recipe = load(
+        tmp_path,
+        "workspace: ./mill\ncorpus: [{path: in.jsonl, source: web}]\ntarget: {path: qa.jsonl}\n"
+        "models: {prior: {path: ./prior}}\n",
+    )
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
+    assert missing_files(recipe) == [
+        f"target.0.path: nothing matches {tmp_path}/qa.jsonl; expected a file, a glob or a folder",
+        f"models.prior.path: {tmp_path}/prior is not there; expected a trained model",
+    ]
