@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gristmill.pipelines import parquet
-from gristmill.pipelines.curate import Curation
+from gristmill.pipelines.curate import Curation, prepare
 from gristmill.pipelines.plan_splits import COMPRESSION_RATIO, IngestPlan, plan_ingest
 from gristmill.pipelines.read_documents import Limits, group_blocks
 from gristmill.pipelines.records import Split, doc_ids
@@ -44,18 +44,14 @@ class SampledCuration(Curation):
 
 
 def sampled(curation: Curation, num_documents: int) -> SampledCuration:
-    """The same curation over about `num_documents` documents, in `<workspace>-sample-<num_documents>`."""
+    """The same curation over about `num_documents` documents, in `<workspace>-sample-<num_documents>`.
+
+    It trains models of its own there.
+    """
     workspace = f"{curation.recipe.workspace.rstrip('/')}-sample-{num_documents}"
     recipe = curation.recipe.model_copy(update={"workspace": workspace})
-    return SampledCuration(
-        recipe,
-        curation.scorers,
-        curation.trained,
-        curation.selections,
-        curation.options,
-        curation.reporter,
-        num_documents,
-    )
+    prepared = prepare(recipe, curation.options, curation.reporter)
+    return SampledCuration(**vars(prepared), num_documents=num_documents)
 
 
 def choose_splits(splits: Sequence[Split], max_bytes: int) -> list[Split]:
