@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from gristmill.models.devices import lease_device
 from gristmill.models.likelihood import TOKEN_BUDGET, window_losses
+from gristmill.models.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG
 from gristmill.models.tokenizer import TokenizedTexts, Tokenizer, tokenizer_file
 from gristmill.models.windows import Windows, split_windows
 
@@ -140,6 +141,7 @@ class LanguageModel:
                 tokenizer does not match.
         """
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
@@ -156,7 +158,7 @@ class LanguageModel:
                 output_loading_info=True,
                 attn_implementation="sdpa",
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{path}: {str(error).splitlines()[0]}") from error
         if missing := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
             raise ModelError(f"{path}: weights are missing or of another shape: {', '.join(missing[:3])}")
@@ -184,13 +186,16 @@ class LanguageModel:
     @contextmanager
     def on_device(self) -> "Iterator[torch.device]":
         """The model on the device that this process may use, alone there if it is a GPU."""
+        import torch
+
         with lease_device() as device:
             self.model.to(device)
             try:
                 yield device
             finally:
-                if device.type != "cpu":
+                if device.type != "cpu":  # the next process finds the memory free
                     self.model.to("cpu")
+                    torch.cuda.empty_cache()
 
     def losses(self, texts: TokenizedTexts, window: int, stride: int) -> TextLosses:
         """Score n texts.
@@ -210,8 +215,9 @@ class LanguageModel:
         num_texts = len(texts.offsets) - 1
         num_tokens = np.diff(texts.offsets)
         hidden = np.zeros((num_texts, found.hidden.shape[1]), np.float32)
-        np.add.at(hidden, windows.documents, found.hidden)
-        hidden /= np.maximum(num_tokens, 1)[:, None]
+        if len(windows):
+            documents, first = np.unique(windows.documents, return_index=True)
+            hidden[documents] = np.add.reduceat(found.hidden, first) / num_tokens[documents, None]
         nll = np.bincount(windows.documents, found.nll, num_texts).astype(np.float64)
         return TextLosses(windows, found.nll, nll, num_tokens, hidden)
 
@@ -242,8 +248,7 @@ def check_directory(path: str) -> dict[str, Any]:
         )
     if not tokenizer_file(path).is_file():
         raise ModelError(f"{path}: no tokenizer.json; expected the model's own tokenizer beside its weights")
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-    sizes = config.get("text_config", config)
+    sizes = _read_config(folder / CONFIG)
     tokenizer = Tokenizer.load(path)
     if tokenizer.vocab_size > sizes["vocab_size"]:
         raise ModelError(
@@ -251,6 +256,19 @@ def check_directory(path: str) -> dict[str, Any]:
             f"{sizes['vocab_size']}; expected the tokenizer that the model was trained with"
         )
     _ = tokenizer.end_of_text
+    return sizes
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """The configuration of the part of a model that reads text."""
+    try:
+        config = json.loads(file.read_text())
+        sizes: dict[str, Any] = config.get("text_config", config)
+        is_known = isinstance(sizes["vocab_size"], int)
+    except (ValueError, AttributeError, TypeError, KeyError):
+        is_known = False
+    if not is_known:
+        raise ModelError(f"{file}: no configuration of a language model; expected JSON with vocab_size")
     return sizes
 
 
@@ -273,9 +291,10 @@ def sample_of(path: str) -> tuple[int, float, float] | None:
 
 
 def digest(path: str) -> str:
-    """BLAKE2b of weights, configuration and tokenizer, 32 hexadecimal digits."""
-    check_directory(path)
-    files = sorted([*Path(path).glob("*.safetensors"), Path(path) / CONFIG, tokenizer_file(path)])
+    """BLAKE2b of all that its numbers depend on, 32 hexadecimal digits, of a directory that was checked."""
+    folder = Path(path)
+    small = [folder / name for name in (CONFIG, TOKENIZER_CONFIG, SAMPLE)]
+    files = [*sorted(folder.glob("*.safetensors")), tokenizer_file(path), *filter(Path.is_file, small)]
     return _digest_of(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
@@ -294,12 +313,14 @@ def _check_head(model: Any, path: str) -> None:
 
     head = model.get_output_embeddings()
     tokens = torch.arange(PROBE_TOKENS)[None] % head.weight.shape[0]
+    # A cap bends large logits only, which the probe may not reach.
+    is_capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
     with torch.inference_mode():
         own = model(input_ids=tokens).logits.float().log_softmax(-1)
         states = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         ours = (states.float() @ head.weight.float().T).log_softmax(-1)
     tolerance = HEAD_TOLERANCE if head.weight.dtype == torch.float32 else 0.1
-    if not torch.allclose(own, ours, atol=tolerance, rtol=tolerance):
+    if is_capped or not torch.allclose(own, ours, atol=tolerance, rtol=tolerance):
         raise ModelError(
             f"{path}: the logits are not the last hidden state times the output weights (a bias, a cap or a scale); "
             "such models are not supported"

@@ -3,8 +3,15 @@
 Windows of similar length are padded on the right. Attention looks to the left only, so padding changes no loss, and
 a batch needs no mask: the fastest attention kernels apply. The logits are made in blocks of the vocabulary, each
 reduced at once, so memory does not grow with the vocabulary.
+
+On the CPU every thread takes whole batches and computes alone. Threads that share each matrix product wait for one
+another at every layer, which costs small models most of the time on a busy machine, and their number would change the
+last digits of the losses.
 """
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +23,7 @@ from gristmill.models.windows import Windows, plan_batches
 if TYPE_CHECKING:
     import torch
 
-TOKEN_BUDGET = {"cpu": 8192, "cuda": 65536}
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
 """Tokens of a batch, padding included."""
 LOGIT_BLOCK = {"cpu": (512, 4096), "cuda": (8192, 16384)}
 """Tokens and vocabulary entries of one block of float32 logits. On the CPU 8 MB stay in its cache: 1.3 s for 4,096
@@ -52,15 +59,37 @@ def window_losses(
 
     nll = np.zeros(len(windows))
     hidden = np.zeros((len(windows), model.config.get_text_config().hidden_size), np.float32)
-    with torch.inference_mode():
-        for batch in plan_batches(windows.lengths, token_budget):
-            inputs, targets, rows = pad_batch(tokens, windows, batch, end_of_text)
-            states, losses = _forward(model, inputs, targets, rows)
+
+    def score(batch: npt.NDArray[np.int64]) -> None:
+        inputs, targets, rows = pad_batch(tokens, windows, batch, end_of_text)
+        with torch.inference_mode():
+            states, losses = _forward(model, inputs, targets)
             of_row = torch.from_numpy(rows).to(states.device)
             sums = torch.zeros(len(batch), states.shape[1], device=states.device)
             hidden[batch] = sums.index_add_(0, of_row, states.float()).cpu().numpy()
-            nll[batch] = np.bincount(rows, losses.cpu().numpy(), len(batch))
+        nll[batch] = np.bincount(rows, losses.cpu().numpy(), len(batch))
+
+    with _threads(model.device) as threads:
+        for _ in threads.map(score, plan_batches(windows.lengths, token_budget)):
+            pass  # an error of a batch is raised here
     return WindowLosses(nll, hidden)
+
+
+@contextmanager
+def _threads(device: "torch.device") -> Iterator[ThreadPoolExecutor]:
+    """One thread a core, each of which computes alone; one for a GPU."""
+    import torch
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # The number holds for the thread that sets it.
+        with ThreadPoolExecutor(
+            num_threads if device.type == "cpu" else 1, initializer=torch.set_num_threads, initargs=(1,)
+        ) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def pad_batch(
@@ -88,9 +117,9 @@ def pad_batch(
 
 
 def _forward(
-    model: Any, inputs: npt.NDArray[np.int64], targets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    model: Any, inputs: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Last hidden state and loss at every scored token, in the order of `rows`."""
+    """Last hidden state and loss at every scored token, row by row."""
     import torch
 
     device = model.device
@@ -128,7 +157,7 @@ def token_losses(states: "torch.Tensor", head: Any, targets: "torch.Tensor") -> 
             top = higher
         wanted = head.weight[targets[start : start + num_rows]]
         losses[start : start + num_rows] = top + total.log_() - (part.float() * wanted.float()).sum(1)
-    return losses
+    return losses.clamp_(min=0)  # a sure token may come out below by rounding
 
 
 def _product(states: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":

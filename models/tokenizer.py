@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 END_OF_TEXT = "<|endoftext|>"
+ENCODED_TEXTS = 256
+"""Texts encoded at once: an encoding holds 100 bytes a token and more beside the token."""
 USUAL_ENDS = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>")
 
 
@@ -54,9 +56,7 @@ class Tokenizer:
             FileNotFoundError: If there is none.
             ValueError: If the file is no tokenizer.
         """
-        file = tokenizer_file(path)
-        if not file.is_file():
-            raise FileNotFoundError(f"no tokenizer at {path}: expected a {FILE} or a folder that holds one")
+        file = _existing(path)
         try:
             loaded = HuggingFaceTokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare exceptions
@@ -85,8 +85,12 @@ class Tokenizer:
 
     @staticmethod
     def digest(path: str) -> str:
-        """BLAKE2b of the tokenizer's file, 32 hexadecimal digits."""
-        return hashlib.blake2b(tokenizer_file(path).read_bytes(), digest_size=16).hexdigest()
+        """BLAKE2b of the tokenizer's file, 32 hexadecimal digits.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        return hashlib.blake2b(_existing(path).read_bytes(), digest_size=16).hexdigest()
 
     @property
     def vocab_size(self) -> int:
@@ -125,30 +129,35 @@ class Tokenizer:
         Returns:
             int64, shape (n,).
         """
-        return np.fromiter(map(len, self._encode(texts)), np.int64, len(texts))
+        return np.fromiter(map(len, self._encode(texts)), np.int64)
 
     def encode(self, texts: pa.LargeStringArray) -> TokenizedTexts:
         """Tokens of n texts, without special ones around them."""
-        encodings = self._encode(texts)
-        offsets = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum([len(encoding) for encoding in encodings], out=offsets[1:])
-        tokens = np.empty(offsets[-1], np.uint32)
-        for encoding, start, end in zip(encodings, offsets[:-1], offsets[1:], strict=True):
-            tokens[start:end] = encoding.ids
-        return TokenizedTexts(tokens, offsets)
+        tokens = [np.array(encoding.ids, np.uint32) for encoding in self._encode(texts)]
+        offsets = np.cumsum([0, *map(len, tokens)])
+        return TokenizedTexts(np.concatenate([np.empty(0, np.uint32), *tokens]), offsets)
 
     def char_offsets(self, text: str) -> list[int]:
         """Characters of a text before each of its tokens, and of the whole text."""
         starts = [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
         return [*starts, len(text)]
 
-    def _encode(self, texts: pa.LargeStringArray) -> list[Any]:
-        return self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
+    def _encode(self, texts: pa.LargeStringArray) -> Iterator[Any]:
+        for start in range(0, len(texts), ENCODED_TEXTS):
+            part = texts[start : start + ENCODED_TEXTS].to_pylist()
+            yield from self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
 
 
 def tokenizer_file(path: str) -> Path:
     """The JSON file a path means."""
     return Path(path) / FILE if Path(path).is_dir() else Path(path)
+
+
+def _existing(path: str) -> Path:
+    file = tokenizer_file(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no tokenizer at {path}: expected a {FILE} or a folder that holds one")
+    return file
 
 
 def _named_end(config: Path) -> str | None:

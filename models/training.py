@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.models.devices import lease_device
 from gristmill.models.language_model import LanguageModel
 from gristmill.models.tokenizer import TokenizedTexts
 
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_S = 60.0
-MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
-"""Tokens of one forward and backward pass; a larger batch accumulates gradients."""
+MICRO_BATCH_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 29}
+"""Logits of one forward and backward pass, 128 MB and 2 GB in float32; a larger batch accumulates gradients."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -149,9 +148,8 @@ def train(
     sequences = cut_sequences(stream, language_model.context)
     steps = plan_steps(len(sequences), max(plan.batch_tokens // (sequences.shape[1] - 1), 1), plan)
     checkpoint = folder / CHECKPOINT
-    with lease_device() as device:
-        model = language_model.model.to(device).train()
-        state = _State(model, plan)
+    with language_model.on_device():
+        state = _State(language_model.model, plan)
         if checkpoint.is_file():
             state.restore(checkpoint)
         saved = time.monotonic()
@@ -159,9 +157,11 @@ def train(
         started = saved
         for step in range(len(state.log), len(steps)):
             rate = learning_rate(step, len(steps), plan)
-            loss = state.step(sequences, steps[step], rate)
-            if not math.isfinite(loss):
-                raise ValueError(f"the loss of step {step + 1} is {loss}; try a smaller learning rate")
+            loss, norm = state.step(sequences, steps[step], rate)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise ValueError(
+                    f"step {step + 1} has a loss of {loss} and gradients of norm {norm}; try a smaller learning rate"
+                )
             seen = state.log[-1].num_tokens if state.log else 0
             now = time.monotonic()
             tokens = len(steps[step]) * (sequences.shape[1] - 1)
@@ -170,7 +170,6 @@ def train(
             if now - saved > CHECKPOINT_S:
                 state.save(checkpoint)
                 saved = now
-        model.to("cpu").eval()
     return state.log
 
 
@@ -180,7 +179,7 @@ class _State:
     def __init__(self, model: Any, plan: TrainingPlan) -> None:
         import torch
 
-        self.model = model
+        self.model = model.eval()  # no dropout: passes are few, and a step depends on its sequences alone
         self.plan = plan
         self.log: list[LogRow] = []
         self.optimizer = torch.optim.AdamW(
@@ -191,12 +190,15 @@ class _State:
             weight_decay=plan.weight_decay,
         )
 
-    def step(self, sequences: npt.NDArray[np.uint32], chosen: npt.NDArray[np.int64], rate: float) -> float:
-        """One step of the optimiser; the mean loss of its sequences."""
+    def step(
+        self, sequences: npt.NDArray[np.uint32], chosen: npt.NDArray[np.int64], rate: float
+    ) -> tuple[float, float]:
+        """One step of the optimiser; the mean loss of its sequences, and the norm of the gradients."""
         import torch
 
         device = self.model.device
-        size = max(MICRO_BATCH_TOKENS[device.type] // sequences.shape[1], 1)
+        num_logits = sequences.shape[1] * self.model.config.get_text_config().vocab_size
+        size = max(MICRO_BATCH_LOGITS[device.type] // num_logits, 1)
         total = 0.0
         for batch in _pieces(chosen, size):
             tokens = torch.from_numpy(sequences[batch].astype(np.int64)).to(device)
@@ -206,12 +208,12 @@ class _State:
             share = len(batch) / len(chosen)
             ((loss + self.plan.z_loss * penalty) * share).backward()
             total += loss.item() * share
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.max_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.max_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return total
+        return total, float(norm)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""

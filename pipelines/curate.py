@@ -206,7 +206,7 @@ class Curation:
 
     def ingest_target(self, workspace: Workspace) -> list[Shard]:
         """The target's documents -> shards of their own."""
-        target = open_workspace(target_workspace(workspace).root, create=True)
+        target = open_workspace(target_workspace(workspace, self.recipe.target).root, create=True)
         inputs = [entry.as_input() for entry in self.recipe.target]
         plan = plan_ingest(target, self.recipe.model_copy(update={"corpus": inputs}))
         shards = self.ingest(target, plan)[0]

@@ -101,10 +101,10 @@ def parse_block(block: Block, fields: Input, *, max_document_bytes: int) -> Reco
         max_document_bytes: A longer line is a reject.
     """
     records = Records.of(block)
-    get_text, get_id = _getter(fields.text), _getter(fields.id)
-    get_url = _getter(fields.url) if fields.url else _first_of(URL_FIELDS)
-    get_created = _getter(fields.created) if fields.created else _first_of(CREATED_FIELDS)
-    get_source = _getter(fields.source_field) if fields.source_field else None
+    get_text, get_id = field_getter(fields.text), field_getter(fields.id)
+    get_url = field_getter(fields.url) if fields.url else _first_of(URL_FIELDS)
+    get_created = field_getter(fields.created) if fields.created else _first_of(CREATED_FIELDS)
+    get_source = field_getter(fields.source_field) if fields.source_field else None
     used = {
         fields.text,
         fields.id,
@@ -215,7 +215,7 @@ def _plain(value: Any) -> str:
     return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
-def _getter(name: str) -> Callable[[Any], Any]:
+def field_getter(name: str) -> Callable[[Any], Any]:
     """A function that reads a field; a dot reaches into a nested object unless a field bears the whole name."""
 
     def get(record: Any) -> Any:
@@ -234,7 +234,7 @@ def _getter(name: str) -> Callable[[Any], Any]:
 def _first_of(names: Sequence[str]) -> Callable[[Any], Any]:
     """A function that reads the first field that is there; nested ones cost nothing where their roots are absent."""
     plain = [name for name in names if "." not in name]
-    nested = [_getter(name) for name in names if "." in name]
+    nested = [field_getter(name) for name in names if "." in name]
     roots = {root for name in names if "." in name for root in (name, name.partition(".")[0])}
 
     def get(record: Any) -> Any:

@@ -5,6 +5,7 @@ Models are trained and loaded on local disks; those of a workspace on a bucket a
 
 import hashlib
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from gristmill.scorers.registry import path_options
 MANIFEST = "manifest.json"
 LOG_FILE = "training_log.parquet"
 """Beside a language model: its loss, step by step."""
+BLOCK_BYTES = 1 << 24
 
 
 def model_path(workspace: Workspace, name: str) -> str:
@@ -44,8 +46,7 @@ def commit_model(workspace: Workspace, name: str, made: Path, manifest: dict[str
     files.delete([item.path for item in files.list_folder(folder)])
     for file in sorted(made.iterdir()):
         with files.committed(files.join(folder, file.name)) as target, file.open("rb") as source:
-            while block := source.read(1 << 24):
-                target.write(block)
+            shutil.copyfileobj(source, target, BLOCK_BYTES)
     workspace.commit_json(manifest, "models", name, MANIFEST)
 
 
@@ -57,18 +58,25 @@ def work_folder(workspace: Workspace, name: str) -> Path:
 
 
 def local_copy(path: str) -> str:
-    """A path on this machine's disks with the same content; files and folders on a bucket are copied to a cache."""
-    if files.is_local(path):
+    """A path on this machine's disks with the same content; files and folders on a bucket are copied to a cache.
+
+    Where there is nothing, the path itself, so that errors name it.
+    """
+    if files.is_local(path) or not (listed := files.list_files(path)):
         return path
-    listed = files.list_folder(path)
-    folder = _cache(path)
-    for item in listed:
-        target = folder / item.path.removeprefix(path).lstrip("/")
+    root = path.rstrip("/")
+    folder = _cache(root)
+    copies = {folder / (item.path.removeprefix(root).lstrip("/") or Path(root).name): item for item in listed}
+    for target, item in copies.items():
         modified = round(item.modified * 1e9)
         if not target.exists() or target.stat().st_mtime_ns != modified:
-            files.commit_bytes(str(target), files.read_bytes(item.path))
+            with files.open_read(item.path) as source, files.committed(str(target)) as copy:
+                shutil.copyfileobj(source, copy, BLOCK_BYTES)
             os.utime(target, ns=(modified, modified))
-    return str(folder)
+    for file in folder.rglob("*"):  # of a model that lay there before
+        if file.is_file() and file not in copies and not file.name.startswith(files.TEMPORARY_PREFIX):
+            file.unlink(missing_ok=True)
+    return str(folder / Path(root).name if len(listed) == 1 and listed[0].path == root else folder)
 
 
 def localised(scorer: Scorer) -> Scorer:

@@ -132,6 +132,8 @@ class Target(Input):
             raise ValueError(
                 "choices and answer go together: the possible answers, and the number of the right one"
             )
+        if self.source_field is not None:
+            raise ValueError("source_field: a target's records have the source of their entry; leave it out")
         return self
 
 

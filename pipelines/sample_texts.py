@@ -35,5 +35,10 @@ def sample_texts(
     """The sample's texts, in the order of the corpus, an array a batch."""
     for shard in shards:
         for batch in read_batches(workspace, shard.name):
-            keys = random_keys(pa.chunked_array([batch["doc_id"]]), sample.seed)
-            yield batch["text"].filter(pa.array((keys >= sample.low) & (keys < sample.high)))
+            yield batch["text"].filter(is_sampled(batch, sample))
+
+
+def is_sampled(batch: pa.RecordBatch, sample: Sample) -> pa.BooleanArray:
+    """Which documents of a batch belong to a sample."""
+    keys = random_keys(pa.chunked_array([batch["doc_id"]]), sample.seed)
+    return pa.array((keys >= sample.low) & (keys < sample.high))

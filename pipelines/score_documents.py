@@ -4,6 +4,7 @@ A side file at `scores/<scorer>/<fingerprint>/<shard>.parquet` that holds the sh
 never made again, whatever the number of workers, the runner or the recipe.
 """
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -36,6 +37,8 @@ VIEW_BYTES = 2 << 20
 """Text scored at once: arrays derived from more leave the caches (rules: 4 MB/s by 8 MB, 10 MB/s by 2 MB)."""
 MODEL_VIEW_BYTES = 16 << 20
 """Text that models score at once: enough that documents of equal length fill their batches."""
+MODEL_VIEW_ROWS = 1 << 14
+"""Documents that models score at once: each has a hidden state, 64 MB of them at a width of 1,024."""
 ROW_GROUP_ROWS = 1 << 16
 """Rows written at once: a row group for each batch of text would make footers larger than the scores."""
 LIBRARIES = ("gristmill", "numpy", "pyarrow")
@@ -218,19 +221,25 @@ def views(batches: Iterable[pa.RecordBatch], scorers: Sequence[Scorer]) -> Itera
         yield from cut_batches(batches)
         return
     held: list[pa.RecordBatch] = []
-    for batch in cut_batches(batches, MODEL_VIEW_BYTES):
-        if held and sum(part.nbytes for part in held) + batch.nbytes > MODEL_VIEW_BYTES:
+    for batch in cut_batches(batches, MODEL_VIEW_BYTES, MODEL_VIEW_ROWS):
+        grown = [*held, batch]
+        is_full = (
+            sum(part.nbytes for part in grown) > MODEL_VIEW_BYTES or sum(map(len, grown)) > MODEL_VIEW_ROWS
+        )
+        if held and is_full:
             yield pa.concat_batches(held)
-            held.clear()
-        held.append(batch)
+            grown = [batch]
+        held = grown
     if held:
         yield pa.concat_batches(held)
 
 
-def cut_batches(batches: Iterable[pa.RecordBatch], max_bytes: int = VIEW_BYTES) -> Iterator[pa.RecordBatch]:
-    """Batches cut into slices of equal numbers of rows, of about `max_bytes` each."""
+def cut_batches(
+    batches: Iterable[pa.RecordBatch], max_bytes: int = VIEW_BYTES, max_rows: int = sys.maxsize
+) -> Iterator[pa.RecordBatch]:
+    """Batches cut into slices of equal numbers of rows, of about `max_bytes` each and `max_rows` at most."""
     for batch in batches:
-        num_rows = max(len(batch) * max_bytes // max(batch.nbytes, 1), 1)
+        num_rows = min(max(len(batch) * max_bytes // max(batch.nbytes, 1), 1), max_rows)
         for start in range(0, len(batch), num_rows):
             yield batch.slice(start, num_rows)
 

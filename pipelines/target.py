@@ -1,5 +1,6 @@
 """The target: what the trained model should be good at, ingested as a corpus of its own below the workspace."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from gristmill.pipelines.jsonl import field_getter
 from gristmill.pipelines.recipe import Target
 from gristmill.pipelines.score_documents import Shard, read_batches
 from gristmill.pipelines.workspace import Workspace
@@ -15,9 +17,11 @@ from gristmill.scorers.base import RecipeError
 BLANK = re.compile(r"(?<!\w)_(?!\w)")
 
 
-def target_workspace(workspace: Workspace) -> Workspace:
-    """Where the target's documents lie."""
-    return Workspace(workspace.path("target"))
+def target_workspace(workspace: Workspace, entries: Sequence[Target]) -> Workspace:
+    """Where the documents of a target lie; a recipe that names another target finds nothing of the one before."""
+    said = [entry.as_input().model_dump(mode="json", exclude={"licence"}) for entry in entries]
+    digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return Workspace(workspace.path("target", digest))
 
 
 def target_texts(
@@ -50,7 +54,7 @@ def _apply(batch: pa.RecordBatch, rules: dict[str, Target]) -> pa.RecordBatch:
     for row, (text, source, metadata) in enumerate(zip(*columns, strict=True)):
         rule = rules[source]
         fields = json.loads(metadata or "{}") | {"source": source}
-        if all(str(fields.get(name)) == value for name, value in rule.only.items()):
+        if all(str(field_getter(name)(fields)) == value for name, value in rule.only.items()):
             kept.append(row)
             texts.append(text if rule.choices is None else answered(text, fields, rule))
     taken = batch.take(pa.array(kept, pa.int64()))
@@ -63,14 +67,13 @@ def answered(question: str, fields: dict[str, Any], rule: Target) -> str:
     Raises:
         RecipeError: If the record has no such answer.
     """
-    choices: Any = fields.get(str(rule.choices))
-    answer: Any = fields.get(str(rule.answer))
-    try:
-        right = str(choices[int(answer)])
-    except (TypeError, ValueError, IndexError) as error:
+    choices, answer = (field_getter(str(name))(fields) for name in (rule.choices, rule.answer))
+    number = int(answer) if str(answer).isdecimal() else -1
+    if not (isinstance(choices, list) and 0 <= number < len(choices)):
         raise RecipeError(
             f"target: {rule.path}: a record has {rule.choices}={choices!r} and {rule.answer}={answer!r}; expected a "
-            "list of answers and the number of the right one"
-        ) from error
+            "list of answers and the number of the right one, from 0"
+        )
+    right = str(choices[number])
     filled, num_blanks = BLANK.subn(lambda _: right, question, count=1)
     return filled if num_blanks else f"{question} {right}"

@@ -1,7 +1,7 @@
 """The models of the baselines: n-gram counts for importance weights (DSIR), and a classifier of target against pool."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from gristmill.models import ngram_counts
 from gristmill.models.classifier_training import train_classifier
 from gristmill.models.text_classifier import FILE
 from gristmill.pipelines import files
+from gristmill.pipelines.recipe import Target
 from gristmill.pipelines.sample_texts import Sample
 from gristmill.pipelines.score_documents import cut_batches, read_batches
 from gristmill.pipelines.target import target_texts, target_workspace
@@ -56,12 +57,12 @@ class CountNgrams(beam.PTransform):
 
 
 def count_shard(
-    workspace: Workspace, entries: Iterable[Any], num_buckets: int, element: tuple[str, Any]
+    workspace: Workspace, entries: Sequence[Target], num_buckets: int, element: tuple[str, Any]
 ) -> tuple[str, Counts]:
     """The hashed n-grams of one shard of pool or target, int64[num_buckets]."""
     kind, shard = element
     if kind == "target":
-        batches = target_texts(target_workspace(workspace), [shard], list(entries))
+        batches = target_texts(target_workspace(workspace, entries), [shard], entries)
     else:
         batches = read_batches(workspace, shard.name)
     counts = [count_ngrams(TextBatch(batch), num_buckets) for batch in cut_batches(batches)]

@@ -6,7 +6,7 @@ conditional = the prior fine-tuned on the target
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,20 +21,21 @@ from gristmill.models.language_model import SAMPLE, SIZES, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.models.training import LogRow, TrainingPlan, join_documents, train
 from gristmill.pipelines.model_files import LOG_FILE
-from gristmill.pipelines.sample_texts import Sample
+from gristmill.pipelines.sample_texts import Sample, is_sampled
 from gristmill.pipelines.training import Training
 from gristmill.scorers.base import RecipeError
-from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.schema import TRAINING
 
 Loaded = TypeVar("Loaded")
 
 PROBED_BYTES = 1 << 20
 """Text on which bytes a token are measured."""
-HELD_OUT = Sample(seed=0, low=0.0, high=0.05)
-"""Documents of the target that tell target and pool apart after the training."""
+HELD_OUT = 0.05
+"""Share of the target's documents that is not trained on, to see afterwards whether it differs from the pool."""
+MIN_DIVIDED = 20
+"""Documents of a target from which some are held out; of fewer every one is needed."""
 MAX_COMPARED = 200
-"""Documents of each that are compared, by their beginnings."""
+"""Documents of each that are compared, about, by their beginnings."""
 COMPARED_CHARS = 1000
 LOOK_ALIKE = 0.6
 """Area under the ROC curve of held-out target against pool below which there is little to choose by."""
@@ -53,11 +54,11 @@ def make_tokenizer(training: Training, folder: Path, made: Path) -> dict[str, An
 def make_prior(training: Training, folder: Path, made: Path) -> dict[str, Any]:
     """Train a language model on a sample of the corpus of about so many tokens."""
     spec = training.models.prior
-    tokenizer = _usable("models.tokenizer", lambda: Tokenizer.load(training.path("tokenizer")))
-    probe = next(training.texts(training.sample(PROBED_BYTES, spec.seed)), pa.array([], pa.large_string()))
-    num_tokens = max(int(tokenizer.count(probe).sum()), 1)
-    bytes_per_token = sum(len(text.encode()) for text in probe.to_pylist()) / num_tokens
-    sample = training.sample(spec.tokens * bytes_per_token, spec.seed)
+    tokenizer = _usable("models.tokenizer", lambda: _load_tokenizer(training.path("tokenizer")))
+    probe = _joined(training.texts(training.sample(PROBED_BYTES, spec.seed)))
+    num_tokens = int(tokenizer.count(probe).sum())
+    num_bytes = pc.sum(pc.binary_length(probe)).as_py() or 0
+    sample = training.sample(spec.tokens * num_bytes / max(num_tokens, 1), spec.seed)
     stream = write_stream(folder / "stream", training.texts(sample), tokenizer)
     if len(stream) < 2:
         raise RecipeError("models.prior: the corpus holds no text to train on")
@@ -72,8 +73,10 @@ def make_conditional(training: Training, folder: Path, made: Path) -> dict[str, 
     """Fine-tune the prior on the target, and see whether the two then tell target and pool apart."""
     spec = training.models.conditional
     prior = _usable("models.prior", lambda: LanguageModel.load(training.path("prior")))
-    trained_on, held_out = _divide(training.target_documents())
-    stream = write_stream(folder / "stream", trained_on, prior.tokenizer)
+    num_documents = sum(shard.num_rows for shard in training.target)
+    share = min(HELD_OUT, MAX_COMPARED / num_documents) if num_documents >= MIN_DIVIDED else 0.0
+    held_out, rest = Sample(seed=0, low=0.0, high=share), Sample(seed=0, low=share, high=1.0)
+    stream = write_stream(folder / "stream", _texts(training, rest), prior.tokenizer)
     if len(stream) < 2:
         raise RecipeError("target: it holds no text; expected documents to fine-tune the prior on")
     model = _usable("models.prior", lambda: LanguageModel.load(training.path("prior")))
@@ -81,7 +84,7 @@ def make_conditional(training: Training, folder: Path, made: Path) -> dict[str, 
         batch_tokens=spec.batch_tokens, learning_rate=spec.learning_rate, seed=spec.seed, epochs=spec.epochs
     )
     facts = _train("conditional", training, model, stream, plan, folder, made)
-    auc = _separation(training, prior, model, held_out)
+    auc = _separation(training, prior, model, _joined(_texts(training, held_out)))
     warnings = []
     if auc is not None and auc < LOOK_ALIKE:
         warnings.append(
@@ -154,18 +157,14 @@ def _train(
     return {"num_steps": last.step, "num_tokens": last.num_tokens, "loss": last.loss}
 
 
-def _divide(documents: Iterable[pa.RecordBatch]) -> tuple[list[pa.LargeStringArray], pa.LargeStringArray]:
-    """The target's texts to train on, and a few held out to judge by."""
-    trained_on, held_out = [], [pa.array([], pa.large_string())]
-    num_held_out = 0
-    for batch in documents:
-        keys = random_keys(pa.chunked_array([batch["doc_id"]]), HELD_OUT.seed)
-        is_held_out = keys < HELD_OUT.high
-        is_held_out &= np.cumsum(is_held_out) + num_held_out <= MAX_COMPARED
-        num_held_out += int(is_held_out.sum())
-        trained_on.append(batch["text"].filter(pa.array(~is_held_out)))
-        held_out.append(batch["text"].filter(pa.array(is_held_out)))
-    return trained_on, pa.concat_arrays(held_out)
+def _texts(training: Training, sample: Sample) -> Iterator[pa.LargeStringArray]:
+    """The texts of a sample of the target, an array a batch."""
+    for batch in training.target_documents():
+        yield batch["text"].filter(is_sampled(batch, sample))
+
+
+def _joined(arrays: Iterable[pa.LargeStringArray]) -> pa.LargeStringArray:
+    return pa.chunked_array(list(arrays), pa.large_string()).combine_chunks()
 
 
 def _separation(
@@ -175,7 +174,7 @@ def _separation(
     num_documents = sum(shard.num_rows for shard in training.shards)
     num_bytes = sum(shard.num_bytes for shard in training.shards)
     sample = training.sample(MAX_COMPARED * num_bytes / max(num_documents, 1), seed=1)
-    pool = pa.chunked_array(list(training.texts(sample)), pa.large_string()).combine_chunks()
+    pool = _joined(training.texts(sample))
     if len(pool) == 0 or len(held_out) == 0:
         return None
     return area_under_roc(*(_gain(prior, conditional, texts) for texts in (held_out, pool)))
@@ -188,6 +187,13 @@ def _gain(
     tokens = prior.tokenizer.encode(pc.utf8_slice_codeunits(texts, 0, COMPARED_CHARS))
     before, after = (model.losses(tokens, model.context, model.context) for model in (prior, conditional))
     return (before.nll - after.nll) / np.maximum(before.num_tokens, 1)
+
+
+def _load_tokenizer(path: str) -> Tokenizer:
+    """A tokenizer that can end documents."""
+    tokenizer = Tokenizer.load(path)
+    _ = tokenizer.end_of_text
+    return tokenizer
 
 
 def _usable(place: str, load: Callable[[], Loaded]) -> Loaded:

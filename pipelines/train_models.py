@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gristmill.models import language_model
+from gristmill.models.tokenizer import Tokenizer
 from gristmill.pipelines.model_files import commit_model, model_path, read_manifest, work_folder
 from gristmill.pipelines.recipe import Recipe, nearest
 from gristmill.pipelines.training import Training
@@ -149,12 +151,29 @@ def identity_of(training: Training, name: str) -> str:
     """Hash of what the recipe says of a model and what it is made from, but for the corpus."""
     said: list[Any] = [name, getattr(training.models, name).model_dump(mode="json")]
     for parent in KINDS[name].parents:
-        manifest = read_manifest(training.workspace, parent)
-        said.append(getattr(training.models, parent).path or (manifest and manifest["identity"]))
+        said.append(_identity_of_parent(training, parent))
     if KINDS[name].needs_target:
-        said += [entry.model_dump(mode="json", exclude={"path"}) for entry in training.recipe.target]
+        said += [
+            entry.model_dump(mode="json", exclude={"path", "licence"}) for entry in training.recipe.target
+        ]
         said += [shard.content for shard in training.target]
     return blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
+
+
+def _identity_of_parent(training: Training, name: str) -> str:
+    """Of a model that is given by its path, its content: another one may come to lie there."""
+    if getattr(training.models, name).path is None:
+        manifest = read_manifest(training.workspace, name)
+        identity: str = manifest["identity"] if manifest else ""
+        return identity
+    path = training.path(name)
+    try:
+        if name == "tokenizer":
+            return Tokenizer.digest(path)
+        language_model.check_directory(path)
+        return language_model.digest(path)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"models.{name}: {error}") from error
 
 
 def _make(training: Training, name: str, identity: str) -> dict[str, Any]:

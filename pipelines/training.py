@@ -41,6 +41,11 @@ class Training:
         """What the recipe says of the models."""
         return self.recipe.models
 
+    @property
+    def target_workspace(self) -> Workspace:
+        """Where the target's documents lie."""
+        return target_workspace(self.workspace, self.recipe.target)
+
     def path(self, name: str) -> str:
         """A local folder with a model that is there: the recipe's own, or the one trained in the workspace."""
         return local_copy(getattr(self.models, name).path or model_path(self.workspace, name))
@@ -55,4 +60,4 @@ class Training:
 
     def target_documents(self) -> Iterator[pa.RecordBatch]:
         """The target's doc_ids and texts, batch by batch."""
-        return target_texts(target_workspace(self.workspace), self.target, self.recipe.target)
+        return target_texts(self.target_workspace, self.target, self.recipe.target)

@@ -4,6 +4,7 @@ A batch is tokenised once for all models of one tokenizer, and each model sees i
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from gristmill.models import language_model
@@ -61,7 +62,8 @@ def plan_forward(place: str, path: str, window: int | None, stride: int | None, 
         ScorerError: In one line.
     """
     try:
-        context, digest = language_model.context_of(path), language_model.digest(path)
+        context = language_model.context_of(path)
+        digest = language_model.digest(path)
         tokenizer = TokenizerFile(Tokenizer.digest(path), path)
     except (OSError, ValueError) as error:
         raise ScorerError(f"{place}: {error}") from error
@@ -103,4 +105,9 @@ def _text_losses(batch: TextBatch, forward: Forward) -> TextLosses:
 
 
 def _tokens(batch: TextBatch, tokenizer: TokenizerFile) -> TokenizedTexts:
-    return Tokenizer.load(tokenizer.path).encode(batch.text)
+    return _loaded(tokenizer).encode(batch.text)
+
+
+@lru_cache(maxsize=4)
+def _loaded(tokenizer: TokenizerFile) -> Tokenizer:
+    return Tokenizer.load(tokenizer.path)
