@@ -24,8 +24,8 @@ MILL = "the miller grinds the corn and keeps a tenth of the flour for the mill b
 TRADE = "buy cheap watches now at the best price with free shipping and a discount for every customer".split()
 MODELS = {
     "tokenizer": {"vocab_size": 300},
-    "prior": {"size": "300k", "context": 16, "tokens": 8000, "batch_tokens": 256, "learning_rate": 3e-3},
-    "conditional": {"batch_tokens": 256, "epochs": 3},
+    "prior": {"size": "300k", "context": 16, "tokens": 3000, "batch_tokens": 128, "learning_rate": 3e-3},
+    "conditional": {"batch_tokens": 128, "epochs": 2},
     "importance": {"num_buckets": 100},
 }
 SCORE = ["color_filter"]
@@ -39,8 +39,8 @@ def sentences(words, count, seed):
 @pytest.fixture
 def write(tmp_path):
     """A function: writes pool and target, and says what a recipe over them is."""
-    write_lines(tmp_path / "pool/a.jsonl", *sentences(TRADE, 250, 0), *sentences(MILL, 25, 1))
-    write_lines(tmp_path / "target.jsonl", *sentences(MILL, 150, 2))
+    write_lines(tmp_path / "pool/a.jsonl", *sentences(TRADE, 130, 0), *sentences(MILL, 10, 1))
+    write_lines(tmp_path / "target.jsonl", *sentences(MILL, 100, 2))
 
     def recipe(**keys):
         keys = {"models": MODELS, "target": {"path": str(tmp_path / "target.jsonl")}, "score": SCORE} | keys
@@ -91,7 +91,7 @@ def test_nothing_is_trained_twice(write, tmp_path, made):
     assert made == ["tokenizer", "prior", "conditional"]
     assert not [note for note in summary.notes if "look alike" in note]
     manifests = {name: read_manifest_of(tmp_path, name) for name in made}
-    assert 6000 < manifests["prior"]["num_tokens"] < 10_000
+    assert 2000 < manifests["prior"]["num_tokens"] < 4000
     assert manifests["conditional"]["target_against_pool_auc"] > 0.8
     log = pq.read_table(tmp_path / "mill/models/prior/training_log.parquet").to_pylist()
     assert len(log) == manifests["prior"]["num_steps"]
@@ -111,7 +111,7 @@ def read_manifest_of(tmp_path, name):
     ("change", "again"),
     [
         ({"prior": {"seed": 1}}, ["prior", "conditional"]),
-        ({"conditional": {"epochs": 2}}, ["conditional"]),
+        ({"conditional": {"epochs": 1}}, ["conditional"]),
         ({"tokenizer": {"vocab_size": 310}}, ["tokenizer", "prior", "conditional"]),
         ({"importance": {"num_buckets": 90}}, []),
     ],
@@ -127,11 +127,11 @@ def test_a_changed_model_is_trained_again_with_its_children(write, made, change,
 def test_another_target_trains_the_conditional_again(write, tmp_path, made):
     run(write())
     first = digests(tmp_path)["mill/models/conditional/model.safetensors"]
-    write_lines(tmp_path / "other.jsonl", *sentences(MILL, 40, 9))
+    write_lines(tmp_path / "other.jsonl", *sentences(MILL, 30, 9))
     made.clear()
     run(write(target={"path": str(tmp_path / "other.jsonl")}))
     assert made == ["conditional"]
-    assert read_manifest_of(tmp_path, "conditional")["num_tokens"] < 40 * 100 * 3
+    assert read_manifest_of(tmp_path, "conditional")["num_tokens"] < 30 * 100
     run(write())
     assert made == ["conditional"] * 2
     assert digests(tmp_path)["mill/models/conditional/model.safetensors"] == first
@@ -173,7 +173,7 @@ def test_a_kill_resumes_and_changes_nothing(write, tmp_path, monkeypatch, model)
     step = training_steps._State.step
     monkeypatch.setattr(training_steps._State, "step", lambda *a: steps.append(1) or step(*a))
     with pytest.raises(Killed):
-        run(write(), reporter=Killer(model, 9))
+        run(write(), reporter=Killer(model, 5))
     assert (tmp_path / "mill/models" / f".tmp-{model}" / "checkpoint.safetensors").exists()
     done = len(steps)
     run(write())
@@ -185,7 +185,7 @@ def test_a_kill_resumes_and_changes_nothing(write, tmp_path, monkeypatch, model)
 def test_a_killed_training_of_another_recipe_starts_anew(write, tmp_path, monkeypatch):
     monkeypatch.setattr(training_steps, "CHECKPOINT_S", -1.0)
     with pytest.raises(Killed):
-        run(write(), reporter=Killer("prior", 9))
+        run(write(), reporter=Killer("prior", 5))
     run(write(models=changed(prior={"seed": 4})))
     resumed = digests(tmp_path)
     (tmp_path / "mill").rename(tmp_path / "first")
@@ -268,18 +268,23 @@ def test_a_prior_with_dropout_trains_the_same_way_every_time(write, tmp_path):
 @pytest.mark.parametrize(
     ("models", "message"),
     [
-        ({"tokenizer": {"path": "/nowhere"}}, r"models\.tokenizer: no tokenizer at /nowhere"),
+        ({"tokenizer": {"path": "/nowhere"}}, r"models\.tokenizer\.path: /nowhere is not there"),
         (
-            {"prior": {"path": "/nowhere"}},
-            r"/nowhere: no language model here; expected a Hugging Face directory",
+            {"tokenizer": {"path": "{tmp}"}},
+            r"models\.tokenizer: no tokenizer at .*: expected a tokenizer\.json",
         ),
+        ({"prior": {"path": "{tmp}"}}, r"models\.prior: .*: no language model here; expected a Hugging Face"),
         (
             {"conditional": {"learning_rate": 1e30}},
             r"models\.conditional: step .* try a smaller learning rate",
         ),
     ],
 )
-def test_mistakes_are_one_line(write, models, message):
+def test_mistakes_are_one_line(write, tmp_path, models, message):
+    models = {
+        name: {key: str(tmp_path) if value == "{tmp}" else value for key, value in keys.items()}
+        for name, keys in models.items()
+    }
     with pytest.raises(RecipeError, match=message) as refusal:
         run(write(models=changed(**models)))
     assert "\n" not in str(refusal.value)
@@ -303,7 +308,7 @@ def test_target_and_pool_that_look_alike(write, tmp_path):
 
 
 def test_flags_are_the_documents_trained_on(write, tmp_path, monkeypatch):
-    models = changed(prior={"tokens": 2000})
+    models = changed(prior={"tokens": 1000})
     seen = []
     stream = train_language_models.write_stream
 
@@ -321,7 +326,7 @@ def test_flags_are_the_documents_trained_on(write, tmp_path, monkeypatch):
     with pa.ipc.open_file(shard) as file:
         texts = file.read_all()["text"].to_pylist()
     assert [text for text, flag in zip(texts, flags, strict=True) if flag] == seen
-    assert 5 < len(seen) < 150
+    assert 5 < len(seen) < 70
     assert sample_of(str(tmp_path / "mill/models/prior"))[0] == 0
 
 
