@@ -303,7 +303,8 @@ def _report(summary: Any, workspace: str, quiet: bool) -> None:
         _print_table(f"selection {name}", list(lines[0]), lines)
     for name, manifest in summary.datasets.items():
         path = os.path.join(_shown(workspace), "datasets", name)
-        click.echo(f"dataset    {path}: {manifest['num_documents']:,} documents")
+        windows = f"{manifest['num_windows']:,} windows of " if "num_windows" in manifest else ""
+        click.echo(f"dataset    {path}: {windows}{manifest['num_documents']:,} documents")
     click.echo(f"questions  gristmill sql {_shown(workspace)}")
 
 

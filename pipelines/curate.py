@@ -67,6 +67,7 @@ from gristmill.pipelines.train_models import (
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace, locked, open_workspace
 from gristmill.scorers.base import GristmillError, RecipeError, Scorer, ScorerError, SelectionError
+from gristmill.scorers.color_filter import ColorFilter
 from gristmill.scorers.minhash import MinHash
 from gristmill.scorers.registry import make_scorer
 
@@ -178,7 +179,7 @@ class Curation:
         for compiled in self.selections if "export" in stages else ():
             name = compiled.selection.name
             part = write_dataset.Part("train", tuple(shard.name for shard in shards), 0, 0)
-            results[f"export {name}"] = self._run_export(workspace, name, [part], "")
+            results[f"export {name}"] = self._run_export(workspace, compiled, [part], "")
         for stage, result in results.items():
             yield stage, result.job.proto_pipeline
 
@@ -277,7 +278,7 @@ class Curation:
         with watched(
             self.reporter, workspace, f"export {name}", [stage], sum(part.num_bytes for part in parts)
         ):
-            self._run_export(workspace, name, parts, identity)
+            self._run_export(workspace, compiled, parts, identity)
         commit_ledger(workspace, stage, [write_dataset.ledger_row(workspace, name, part) for part in parts])
         provenance = {
             "identity": identity,
@@ -323,9 +324,17 @@ class Curation:
         return run_pipeline(self.options, build)
 
     def _run_export(
-        self, workspace: Workspace, selection: str, parts: Sequence[write_dataset.Part], identity: str
+        self,
+        workspace: Workspace,
+        compiled: CompiledSelection,
+        parts: Sequence[write_dataset.Part],
+        identity: str,
     ) -> PipelineResult:
-        write = write_dataset.WriteDataset(workspace, selection, self.recipe.export, identity)
+        name, export = compiled.selection.name, self.recipe.export
+        cutter = None
+        if compiled.window_scores is not None:
+            (cutter,) = (scorer for scorer in self.scorers if isinstance(scorer, ColorFilter))
+        write = write_dataset.WriteDataset(workspace, name, export, identity, cutter)
         return self._run(parts, "WriteDataset" >> write)
 
     def _run(self, elements: Sequence[Any], transform: beam.PTransform) -> PipelineResult:

@@ -12,7 +12,8 @@ from gristmill.scorers.base import Scorer
 
 def render(workspace: Workspace, recipe: Recipe, selection: Selection, scorers: Sequence[Scorer]) -> str:
     """The README.md of a dataset, with the front matter Hugging Face reads."""
-    funnel = workspace.read_json("decisions", selection.name, "manifest.json")["funnel"]
+    decisions = workspace.read_json("decisions", selection.name, "manifest.json")
+    funnel = decisions["funnel"]
     licences = {item.source: item.licence or "not stated" for item in recipe.corpus}
     header = {
         "configs": [
@@ -23,8 +24,6 @@ def render(workspace: Workspace, recipe: Recipe, selection: Selection, scorers: 
         "task_categories": ["text-generation"],
     }
     rules = selection.model_dump(mode="json", exclude_defaults=True)
-    kept = funnel[-1]["num_kept"]
-    first = funnel[0]["num_in"]
     return "\n".join(
         [
             "---",
@@ -32,8 +31,7 @@ def render(workspace: Workspace, recipe: Recipe, selection: Selection, scorers: 
             "---",
             f"# {selection.name}",
             "",
-            f"{kept:,} of {first:,} documents, selected with gristmill. Each row is one document: `doc_id`, `text`, "
-            "`id`, `source`, `url`, `created`, `metadata` (JSON).",
+            _contents(funnel, decisions["num_windows"]),
             "",
             "## Funnel",
             "",
@@ -71,6 +69,17 @@ def render(workspace: Workspace, recipe: Recipe, selection: Selection, scorers: 
             ),
             "",
         ]
+    )
+
+
+def _contents(funnel: Sequence[dict[str, Any]], num_windows: int | None) -> str:
+    documents = f"{funnel[-1]['num_kept']:,} of {funnel[0]['num_in']:,} documents, selected with gristmill."
+    columns = "`text`, `id`, `source`, `url`, `created`, `metadata` (JSON)"
+    if num_windows is None:
+        return f"{documents} Each row is one document: `doc_id`, {columns}."
+    return (
+        f"{num_windows:,} windows of {documents} Each row is one window of a document: `doc_id`, {columns}, `window` "
+        "(its number, from 0). The funnel counts whole documents and their characters."
     )
 
 

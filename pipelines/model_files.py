@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gristmill.pipelines import files
 from gristmill.pipelines.workspace import Workspace
@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 LOG_FILE = "training_log.parquet"
 """Beside a language model: its loss, step by step."""
 BLOCK_BYTES = 1 << 24
+AnyScorer = TypeVar("AnyScorer", bound=Scorer)
 
 
 def model_path(workspace: Workspace, name: str) -> str:
@@ -79,7 +80,7 @@ def local_copy(path: str) -> str:
     return str(folder / Path(root).name if len(listed) == 1 and listed[0].path == root else folder)
 
 
-def localised(scorer: Scorer) -> Scorer:
+def localised(scorer: AnyScorer) -> AnyScorer:
     """The same scorer with its models on this machine."""
 
     def local(value: Any) -> Any:

@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -192,12 +193,30 @@ class Deduplicate(Preference):
 
 
 class Top(Section):
-    """Keep the best by a score: the shortest prefix that reaches the budget, ties broken by doc_id."""
+    """Keep the best by a score: the shortest prefix that reaches the budget, ties broken by doc_id.
+
+    With `unit: windows` the windows that the scorer saw compete in place of whole documents, counted in tokens; a
+    document is kept if one of its windows is. With `batch`, documents are put by a seeded hash of their doc_id into
+    batches of about that many, and each batch keeps the same share of its own. CoLoR-Filter (arXiv 2406.10670) chooses
+    windows, among all or by batches (appendix F), where a batch counts windows.
+    """
 
     by: str
     keep: Amount
     of: Unit = "documents"
     direction: Literal["highest", "lowest"] | None = None
+    unit: Literal["documents", "windows"] = "documents"
+    batch: Annotated[int, Field(ge=1, strict=True)] | None = None
+
+    @field_validator("batch")
+    @classmethod
+    def _refuse_absolute(cls, batch: int | None, info: ValidationInfo) -> int | None:
+        keep = info.data.get("keep")
+        if batch is not None and isinstance(keep, int):
+            raise ValueError(
+                f"each batch keeps a share of its own; found keep: {keep}, expected one like 1/16"
+            )
+        return batch
 
 
 class Quota(Section):
@@ -260,7 +279,10 @@ RESERVED_STEPS = {"empty", "block", "thin", "duplicate", "quota", "sample", "top
 
 
 class Export(Section):
-    """How the kept documents are written."""
+    """How the kept documents, or their kept windows, are written.
+
+    `clean_lines` takes whole documents. `redact_pii` sees a window alone, and not what its border parts.
+    """
 
     clean_lines: Literal["c4"] | None = None
     redact_pii: Flag = False

@@ -1,10 +1,10 @@
 """Select: SQL decides, shard by shard over aligned side files; a decision for every document, and no rescoring.
 
 A first pass judges every document by the block lists and predicates and keeps, in a temporary DuckDB file, one
-narrow row a document (about 60 bytes on disk before compression, 100 where groups are thinned). Groups, duplicates and
-budgets are settled on those rows; a last pass writes the decisions. DuckDB spills to disk beyond 2 GB, so memory does
-not grow with the corpus; disk does, and time does, linearly. The launcher needs 60 GB of temporary disk for 10^9
-documents.
+narrow row a document (about 60 bytes on disk before compression, 100 where groups are thinned, and 16 more a window
+that is scored). Groups, duplicates and budgets are settled on those rows; a last pass writes the decisions. DuckDB
+spills to disk beyond 2 GB, so memory does not grow with the corpus; disk does, and time does, linearly. The launcher
+needs 60 GB of temporary disk for 10^9 documents.
 """
 
 import time
@@ -15,7 +15,6 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from gristmill import sql
 from gristmill.pipelines import files
 from gristmill.pipelines.budget import find_cut
+from gristmill.pipelines.choose_units import choose_units
 from gristmill.pipelines.cluster_duplicates import read_clusters
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, read_footer, write_side_file
 from gristmill.pipelines.recipe import Block
@@ -36,6 +36,7 @@ from gristmill.scorers.base import Scorer, SelectionError
 from gristmill.scorers.doc_ids import random_keys
 
 QUOTA_SEED = 1 << 32
+BATCH_SEED = 1 << 33
 BLOCKED = {"hosts": "host", "urls": "url", "ids": "id", "doc_ids": "doc_id"}
 
 
@@ -53,6 +54,21 @@ class FunnelStep:
     def keep_rate(self) -> float:
         """Share of documents kept, 1 where none arrived."""
         return self.num_kept / self.num_in if self.num_in else 1.0
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What the manifest of the decisions says of them.
+
+    Args:
+        funnel: One entry a step.
+        kept: Digest of which documents and windows are kept.
+        num_windows: Windows kept, None where whole documents are chosen.
+    """
+
+    funnel: list[FunnelStep]
+    kept: str
+    num_windows: int | None
 
 
 @dataclass(frozen=True)
@@ -114,9 +130,10 @@ def select_documents(
     manifest = workspace.read_json("decisions", name, "manifest.json")
     if manifest is None or manifest["identity"] != identity or not _is_whole(workspace, name, shards):
         files.delete([workspace.path("decisions", name, "manifest.json")])
-        funnel, kept = _decide(workspace, shards, scorers, compiled, block_lists)
-        content = {"identity": identity, "funnel": [asdict(step) for step in funnel], "kept": kept}
+        decided = _decide(workspace, shards, scorers, compiled, block_lists)
+        content = {"identity": identity, **asdict(decided)}
         workspace.commit_json(content, "decisions", name, "manifest.json")
+        funnel = decided.funnel
     else:
         funnel = [FunnelStep(**step) for step in manifest["funnel"]]
     check_keep_rates(compiled, funnel)
@@ -140,6 +157,7 @@ def selection_identity(
         "scorers": {scorer.name: scorer.fingerprint() for scorer in scorers if compiled.reads(scorer)},
         "duplicates": compiled.near and compiled.near.model_dump(mode="json"),
         "shards": blake2b(repr([asdict(shard) for shard in shards]).encode(), digest_size=16).hexdigest(),
+        "columns": schema.DECISIONS.names,
     }
 
 
@@ -149,8 +167,8 @@ def _decide(
     scorers: Sequence[Scorer],
     compiled: CompiledSelection,
     block_lists: BlockLists,
-) -> tuple[list[FunnelStep], str]:
-    """The funnel, and a digest of which documents are kept."""
+) -> _Decided:
+    """Judge every document, settle the budgets, and write the decisions."""
     started = time.monotonic()
     with scratch_database() as connection:
         judge = _Judge(connection, compiled, block_lists)
@@ -166,6 +184,7 @@ def _decide(
         connection.execute(
             "CREATE TABLE superseded (shard INTEGER, position INTEGER, superseded_at VARCHAR, survivor UUID)"
         )
+        connection.execute("CREATE TABLE kept_windows (shard INTEGER, position INTEGER, number INTEGER)")
         if compiled.selection.thin is not None:
             thin_groups(connection, compiled.selection.thin.max_distance)
         if compiled.selection.deduplicate is not None:
@@ -173,26 +192,31 @@ def _decide(
         verdict = _final_verdict(drop_beyond_budgets(connection, compiled))
         rows = []
 
-        def write_all() -> Iterator[npt.NDArray[np.bool_]]:
+        def write_all() -> Iterator[pa.Table]:
             for number, shard in enumerate(shards):
-                row, kept = _write_decisions(
+                row, decisions = _write_decisions(
                     connection, workspace, compiled.selection.name, number, shard, verdict
                 )
                 rows.append(row)
-                yield kept
+                yield decisions
 
         digest = kept_digest(write_all())
         seconds = (time.monotonic() - started) / max(len(rows), 1)
         rows = [replace(row, seconds=seconds, peak_bytes=peak_bytes()) for row in rows]
         commit_ledger(workspace, stage_of(compiled.selection.name), rows)
-        return _funnel(connection, compiled.selection.steps(), verdict), digest
+        funnel = _funnel(connection, compiled.selection.steps(), verdict)
+        ((num_windows,),) = connection.execute("SELECT count(*) FROM kept_windows").fetchall()
+        return _Decided(funnel, digest, num_windows if compiled.window_scores is not None else None)
 
 
-def kept_digest(kept: Iterable[npt.NDArray[np.bool_]]) -> str:
-    """Identity of which documents are kept, from one array a shard."""
+def kept_digest(decisions: Iterable[pa.Table]) -> str:
+    """Identity of which documents and windows are kept, from the columns `kept` and `windows` of each shard."""
     state = blake2b(digest_size=16)
-    for of_shard in kept:
-        state.update(np.packbits(of_shard).tobytes())
+    for of_shard in decisions:
+        state.update(np.packbits(of_shard["kept"].to_numpy()).tobytes())
+        windows = of_shard["windows"].drop_null()
+        for numbers in (pc.list_value_length(windows), pc.list_flatten(windows)):
+            state.update(numbers.to_numpy().tobytes())
     return state.hexdigest()
 
 
@@ -239,10 +263,11 @@ class _Judge:
         self, connection: duckdb.DuckDBPyConnection, compiled: CompiledSelection, block_lists: BlockLists
     ) -> None:
         self.connection = connection
-        seeds = {"quota_key": QUOTA_SEED}
+        seeds = {"quota_key": QUOTA_SEED, "batch_key": BATCH_SEED}
         if compiled.selection.sample is not None:
             seeds["sample_key"] = compiled.selection.sample.seed
-        self.seeds = {b.key: seeds[b.key] for b in compiled.budgets if b.key in RANDOM_KEY.values()}
+        keys_used = {*(budget.key for budget in compiled.budgets), compiled.batch_key}
+        self.seeds = {key: seeds[key] for key in RANDOM_KEY.values() if key in keys_used}
         for kind, entries in asdict(block_lists).items():
             entries = pa.table({"entry": pa.array(sorted(entries), pa.string())})
             connection.register("entries", entries)
@@ -253,7 +278,8 @@ class _Judge:
             "CREATE TABLE judged (shard INTEGER, position INTEGER, doc_id UUID, source VARCHAR, num_chars BIGINT, "
             "step VARCHAR, reason VARCHAR, group_hash UUID, simhash UBIGINT, "
             "exemplar_preference STRUCT(rank INTEGER, score DOUBLE), duplicate_hash UUID, "
-            f"preference STRUCT(rank INTEGER, score DOUBLE){keys})"
+            "preference STRUCT(rank INTEGER, score DOUBLE), batch_key DOUBLE, "
+            f"window_scores STRUCT(key DOUBLE, weight BIGINT)[]{keys})"
         )
 
     def judge(self, number: int, table: pa.Table) -> None:
@@ -273,9 +299,9 @@ class _Judge:
             for condition, step, reason in self._rules(compiled)
         )
         thinning = (compiled.group, compiled.group and SIMHASH, compiled.exemplar_preference)
-        choosing = ", ".join(
-            expression or "NULL" for expression in (*thinning, compiled.duplicate_key, compiled.preference)
-        )
+        deduplicating = (compiled.duplicate_key, compiled.preference)
+        topping = (compiled.batch_key, compiled.window_scores)
+        choosing = ", ".join(expression or "NULL" for expression in (*thinning, *deduplicating, *topping))
         keys = "".join(f", {budget.key}, {budget.weight}" for budget in compiled.budgets)
         return (
             "INSERT INTO judged SELECT shard_number, position, doc_id, source, num_chars, verdict[1], verdict[2], "
@@ -325,7 +351,7 @@ def drop_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def drop_beyond_budgets(connection: duckdb.DuckDBPyConnection, compiled: CompiledSelection) -> dict[str, str]:
-    """Find where each budget ends.
+    """Find where each budget ends; a `top` by windows or batches drops what it does not keep.
 
     Returns:
         Step -> SQL condition that holds for the rows beyond its budget.
@@ -338,20 +364,22 @@ def drop_beyond_budgets(connection: duckdb.DuckDBPyConnection, compiled: Compile
         "ANTI JOIN superseded USING (shard, position) WHERE step IS NULL"
     )
     beyond: dict[str, str] = {}
+    top = compiled.selection.top
     for budget in compiled.budgets:
         conditions = []
         still_in = " AND ".join(["true", *(f"NOT ({condition})" for condition in beyond.values())])
+        if budget.step == "top" and top is not None and (top.unit == "windows" or top.batch is not None):
+            choose_units(connection, top, still_in)
+            continue
         for source, amount in budget.keep.items():
             of_source = f"source = {quote(source)}" if source is not None else "true"
             rows = (
-                f"(SELECT key_{budget.step} AS key, doc_id, weight_{budget.step} AS weight FROM remaining "
-                f"WHERE {of_source} AND {still_in})"
+                f"(SELECT key_{budget.step} AS key, doc_id, 0 AS number, weight_{budget.step} AS weight "
+                f"FROM remaining WHERE {of_source} AND {still_in})"
             )
             cut = find_cut(connection, rows, amount)
             if cut is not None:
-                key, doc_id = cut
-                last = f"('{key!r}'::DOUBLE, '{doc_id}'::UUID)"
-                conditions.append(f"({of_source} AND row(key_{budget.step}, doc_id) > row{last})")
+                conditions.append(f"({of_source} AND row(key_{budget.step}, doc_id, 0) > {cut.as_sql()})")
         beyond[budget.step] = " OR ".join(conditions) or "false"
     return beyond
 
@@ -371,11 +399,12 @@ def _write_decisions(
     number: int,
     shard: Shard,
     verdict: str,
-) -> tuple[LedgerRow, npt.NDArray[np.bool_]]:
+) -> tuple[LedgerRow, pa.Table]:
     table = connection.sql(
-        "SELECT doc_id, last IS NULL AS kept, last AS step, coalesce(reason, last) AS reason, survivor FROM "
+        "SELECT doc_id, last IS NULL AS kept, last AS step, coalesce(reason, last) AS reason, survivor, windows FROM "
         f"(SELECT *, {verdict} AS last FROM judged LEFT JOIN superseded USING (shard, position) "
-        f"WHERE shard = {number}) ORDER BY position"
+        f"WHERE shard = {number}) LEFT JOIN (SELECT position, list(number ORDER BY number) AS windows "
+        f"FROM kept_windows WHERE shard = {number} GROUP BY position) USING (position) ORDER BY position"
     ).to_arrow_table()
     decisions = table.cast(schema.DECISIONS)
     reasons = {
@@ -394,7 +423,7 @@ def _write_decisions(
     )
     footer = {"stage": row.stage, "num_in": row.num_in, "num_kept": num_kept, "reasons": row.reasons}
     write_side_file(workspace.decisions(name, shard.name), decisions, footer)
-    return row, decisions["kept"].to_numpy()
+    return row, decisions
 
 
 def stage_of(selection: str) -> str:

@@ -10,11 +10,12 @@ import duckdb
 import pyarrow as pa
 
 from gristmill import sql
-from gristmill.pipelines.recipe import Duplicates, Preference, Recipe, Selection, Thin, nearest
+from gristmill.pipelines.recipe import Duplicates, Preference, Recipe, Selection, Thin, Top, nearest
 from gristmill.scorers import schema
 from gristmill.scorers.base import Column, RecipeError, Scorer
+from gristmill.scorers.color_filter import ColorFilter
 
-RANDOM_KEY = {"quota": "quota_key", "sample": "sample_key"}
+RANDOM_KEY = {"quota": "quota_key", "sample": "sample_key", "top": "batch_key"}
 """Columns with a seeded random number for each document, one a step, so that no step repeats another's choice."""
 UNITS = {"documents": "1", "characters": "num_chars", "tokens": "num_tokens"}
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -22,6 +23,7 @@ SIGNATURES = "minhash"
 """Scorer whose signatures near duplicates are found by."""
 SIMHASH = "simhash"
 NUM_SHINGLES = "simhash_num_shingles"
+WINDOWS = "color_filter_windows"
 NEAR = "near_duplicate"
 """Column with the near-duplicate cluster of a document."""
 TAKEN = {NEAR, "shard_number", "position", "verdict", *RANDOM_KEY.values()}
@@ -72,6 +74,9 @@ class CompiledSelection:
         duplicate_key: SQL expression for the duplicate cluster, null for none; None where duplicates stay.
         near: When documents are near duplicates, None where only equal texts are duplicates or duplicates stay.
         budgets: In order.
+        window_scores: SQL expression for the windows of a document that compete in `top`, as a list of structs of key
+            (lower is better) and weight; None where whole documents do.
+        batch_key: Column with the random number by which `top` makes batches; None for one choice among all.
         columns: Every column the expressions read, computed ones resolved.
         expanded: Computed column that some expression names -> its own expression.
     """
@@ -84,6 +89,8 @@ class CompiledSelection:
     duplicate_key: str | None
     near: Duplicates | None
     budgets: tuple[Budget, ...]
+    window_scores: str | None
+    batch_key: str | None
     columns: tuple[str, ...]
     expanded: dict[str, str]
 
@@ -149,6 +156,12 @@ def compile_selection(
     if selection.quota is not None:
         _check_sources(recipe, selection.quota.keep, f"{place}.quota.keep")
     budgets = tuple(_budgets(selection, checker, place))
+    window_scores = batch_key = None
+    if selection.top is not None and selection.top.unit == "windows":
+        window_scores = _window_scores(recipe, selection.top, scorers, f"{place}.top")
+        checker.used.append(WINDOWS)
+    if selection.top is not None and selection.top.batch is not None:
+        batch_key = RANDOM_KEY["top"]
     columns = sorted(
         {column for text in checker.used for column in _stored_columns(text, checker.expanded)} | {"source"}
     )
@@ -164,6 +177,8 @@ def compile_selection(
         duplicate_key,
         near,
         budgets,
+        window_scores,
+        batch_key,
         tuple(columns),
         expanded,
     )
@@ -240,6 +255,38 @@ def _budgets(selection: Selection, checker: "_Checker", place: str) -> Iterator[
             key = checker.key(rule.by, rule.direction, f"{place}.{step}.by")
         keep = rule.keep if step == "quota" else {None: rule.keep}
         yield Budget(step, key, weight, rule.of, keep)
+
+
+def _window_scores(recipe: Recipe, top: Top, scorers: Sequence[Scorer], place: str) -> str:
+    """SQL for key and weight of each window of a document."""
+    scorer = next((scorer for scorer in scorers if isinstance(scorer, ColorFilter)), None)
+    if scorer is None or top.by != scorer.name:
+        raise RecipeError(
+            f"{place}.by: found {top.by!r}; windows have scores of color_filter alone, expected that scorer"
+        )
+    if top.of != "tokens":
+        raise RecipeError(
+            f"{place}.of: found {top.of!r}; windows are counted in tokens, expected `of: tokens`"
+        )
+    if not scorer.windows:
+        raise RecipeError(
+            f"{place}.unit: color_filter keeps no scores of windows; add `windows: true` to its options in `score`"
+        )
+    if scorer.stride not in (None, scorer.window):
+        raise RecipeError(
+            f"{place}.unit: color_filter has a stride of {scorer.stride}; expected windows that do not overlap: leave "
+            "`stride` out of its options in `score`"
+        )
+    if recipe.export.clean_lines is not None:
+        raise RecipeError(
+            "export.clean_lines: the borders of windows cut lines, and cleaning would drop them; leave it out, or "
+            f"choose whole documents ({place}.unit)"
+        )
+    sign = "" if top.direction == "lowest" else "-"
+    return (
+        f"[{{'key': {sign}(loss.nll_prior::DOUBLE - loss.nll_conditional::DOUBLE), "
+        f"'weight': loss.num_tokens::BIGINT}} FOR loss IN {WINDOWS}]"
+    )
 
 
 class _Checker:

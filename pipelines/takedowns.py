@@ -66,6 +66,7 @@ def find_blocked(path: str, name: str, selection: str, block_lists: BlockLists) 
         entries = pa.array(sorted(getattr(block_lists, kind)), pa.string())
         reason = pc.if_else(pc.is_in(table[column], entries), f"blocked_{column}", reason)
     table = table.append_column("reason", reason).filter(pc.is_valid(reason)).drop_columns(["host"])
+    table = table.group_by(table.column_names, use_threads=False).aggregate([])  # one row for all its windows
     constants = {"selection": selection, "file": name}
     for constant, value in constants.items():
         table = table.append_column(constant, pa.array([value] * len(table), pa.string()))

@@ -17,7 +17,7 @@ from gristmill.pipelines.score_documents import Shard, read_batches, stage_of_ve
 from gristmill.pipelines.select_documents import kept_digest
 from gristmill.pipelines.select_documents import stage_of as select_stage
 from gristmill.pipelines.workspace import Workspace
-from gristmill.pipelines.write_dataset import checksum, read_kept
+from gristmill.pipelines.write_dataset import checksum, read_decisions
 from gristmill.scorers.base import GristmillError, WorkspaceError
 from gristmill.scorers.duplicates import hash128
 
@@ -169,8 +169,7 @@ def _check_decisions(workspace: Workspace, selection: str, shards: Sequence[Shar
     if manifest is None:
         yield f"decisions of {selection!r}: no manifest; `gristmill select` did not finish, run it again"
         return
-    kept = (read_kept(workspace, selection, shard.name) for shard in shards)
-    found = kept_digest(of_shard.to_numpy(zero_copy_only=False) for of_shard in kept)
+    found = kept_digest(read_decisions(workspace, selection, shard.name) for shard in shards)
     if found != manifest["kept"]:
         yield f"decisions of {selection!r}: not those of the manifest; delete its folder and select again"
 

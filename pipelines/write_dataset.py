@@ -1,4 +1,4 @@
-"""Export: the kept documents as Parquet files that Hugging Face `datasets` and DuckDB open as they are.
+"""Export: the kept documents or windows as Parquet files that Hugging Face `datasets` and DuckDB open as they are.
 
 The manifest is written last and names every file with its rows and checksum; a folder without one is no dataset.
 """
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
+from gristmill.pipelines.cut_windows import WINDOW, cut_windows
 from gristmill.pipelines.ledger import (
     LedgerRow,
     encode_footer,
@@ -24,12 +25,14 @@ from gristmill.pipelines.ledger import (
     record_task,
     require_footer,
 )
+from gristmill.pipelines.model_files import localised
 from gristmill.pipelines.recipe import Export
 from gristmill.pipelines.records import uuid_text
 from gristmill.pipelines.score_documents import Shard, read_batches
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import SelectionError, WorkspaceError
 from gristmill.scorers.clean_lines import clean_lines
+from gristmill.scorers.color_filter import ColorFilter
 from gristmill.scorers.pii import redact
 
 PART_BYTES = 256 << 20
@@ -47,6 +50,8 @@ DATASET = pa.schema(
     ]
 )
 """One row a kept document. `doc_id` is text here, for readers that know no UUIDs."""
+WINDOWS = DATASET.append(WINDOW)
+"""One row a kept window: what its document says, with the window's text and number."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Part:
         name: File name.
         shards: In order.
         num_kept: Documents the decisions keep in them.
-        num_bytes: UTF-8 bytes of their texts, before cleaning.
+        num_bytes: UTF-8 bytes of their texts, before cleaning and cutting.
     """
 
     name: str
@@ -74,11 +79,19 @@ class WriteDataset(beam.PTransform):
         selection: Name of the selection.
         export: What is done to the texts.
         identity: What the files depend on; a file that carries it is not written again.
+        cutter: The scorer whose windows were chosen, None where whole documents were.
     """
 
-    def __init__(self, workspace: Workspace, selection: str, export: Export, identity: str) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        selection: str,
+        export: Export,
+        identity: str,
+        cutter: ColorFilter | None = None,
+    ) -> None:
         super().__init__()
-        self.arguments = (workspace, selection, export, identity)
+        self.arguments = (workspace, selection, export, identity, cutter)
 
     def expand(self, parts: beam.PCollection) -> beam.PCollection:
         """Wire it up."""
@@ -108,7 +121,7 @@ def plan_parts(
             )
         with files.open_read(workspace.documents(shard.name)) as documents:
             num_bytes = pq.read_table(documents, columns=["num_bytes"])["num_bytes"]
-        num_bytes = num_bytes.filter(read_kept(workspace, selection, shard.name))
+        num_bytes = num_bytes.filter(read_decisions(workspace, selection, shard.name)["kept"])
         if not len(num_bytes):
             continue
         size = pc.sum(num_bytes).as_py()
@@ -128,7 +141,14 @@ def plan_parts(
     ]
 
 
-def write_part(part: Part, workspace: Workspace, selection: str, export: Export, identity: str) -> str:
+def write_part(
+    part: Part,
+    workspace: Workspace,
+    selection: str,
+    export: Export,
+    identity: str,
+    cutter: ColorFilter | None = None,
+) -> str:
     """Write one file of the dataset, unless it is there already.
 
     A document that cleaning leaves without text is dropped here, with its reason in the accounts.
@@ -140,11 +160,12 @@ def write_part(part: Part, workspace: Workspace, selection: str, export: Export,
     started = time.monotonic()
     counts: Counter[str] = Counter()
     num_in = num_out = 0
-    with files.committed(path) as file, parquet_writer(file, DATASET) as writer:
-        for table in _row_groups(kept_documents(workspace, selection, part.shards)):
-            num_in += len(table)
+    kept_schema = DATASET if cutter is None else WINDOWS
+    with files.committed(path) as file, parquet_writer(file, kept_schema) as writer:
+        for table in _row_groups(kept_rows(workspace, selection, part.shards, cutter)):
+            num_in += count_documents(table)
             table = edit(table, export, counts)
-            num_out += len(table)
+            num_out += count_documents(table)
             if len(table):
                 writer.write_table(table)
         emptied = {"emptied_by_cleaning": num_in - num_out} if num_in > num_out else {}
@@ -154,29 +175,45 @@ def write_part(part: Part, workspace: Workspace, selection: str, export: Export,
             "reasons": emptied,
             "edits": dict(sorted(counts.items())),
         }
+        if cutter is not None:
+            footer["num_documents"] = num_out
         writer.add_key_value_metadata(encode_footer(footer))
     row = _row(selection, part, num_in, num_out, emptied)
     record_task(workspace, replace(row, seconds=time.monotonic() - started))
     return part.name
 
 
-def kept_documents(workspace: Workspace, selection: str, shards: Sequence[str]) -> Iterator[pa.Table]:
-    """The kept rows of shards, batch by batch."""
+def kept_rows(
+    workspace: Workspace, selection: str, shards: Sequence[str], cutter: ColorFilter | None
+) -> Iterator[pa.Table]:
+    """The kept documents of shards, or their kept windows, batch by batch."""
+    cutter = cutter and localised(cutter)
     for shard in shards:
-        kept = read_kept(workspace, selection, shard)
+        decisions = read_decisions(workspace, selection, shard)
         start = 0
         for batch in read_batches(workspace, shard):
-            rows = batch.filter(kept.slice(start, len(batch)))
+            decided = decisions.slice(start, len(batch))
             start += len(batch)
-            if len(rows):
-                doc_id = uuid_text(rows.column("doc_id"))
-                yield pa.Table.from_arrays([doc_id, *rows.columns[1:]], schema=DATASET)
+            kept = decided["kept"].combine_chunks()
+            rows = batch.filter(kept)
+            if not len(rows):
+                continue
+            doc_id = uuid_text(rows.column("doc_id"))
+            table = pa.Table.from_arrays([doc_id, *rows.columns[1:]], schema=DATASET)
+            if cutter is not None:
+                table = cut_windows(table, decided["windows"].combine_chunks().filter(kept), cutter)
+            yield table
 
 
-def read_kept(workspace: Workspace, selection: str, shard: str) -> pa.BooleanArray:
-    """Which documents of a shard a selection keeps, in their order."""
+def read_decisions(workspace: Workspace, selection: str, shard: str) -> pa.Table:
+    """Which documents of a shard a selection keeps, and which windows of them, in their order."""
     with files.open_read(workspace.decisions(selection, shard)) as file:
-        return pq.read_table(file, columns=["kept"])["kept"].combine_chunks()
+        return pq.read_table(file, columns=["kept", "windows"])
+
+
+def count_documents(rows: pa.Table) -> int:
+    """Documents that rows of a dataset come from."""
+    return int(pc.count_distinct(rows["doc_id"]).as_py())
 
 
 def edit(table: pa.Table, export: Export, counts: Counter[str]) -> pa.Table:
@@ -220,8 +257,8 @@ def commit_dataset(
     edits: Counter[str] = Counter()
     for footer in footers:
         edits.update(footer["edits"])
-    entries = [
-        {"name": part.name, "num_documents": footer["num_rows"], "num_bytes": size, "sha256": digest}
+    entries: list[dict[str, Any]] = [
+        {"name": part.name, "num_documents": _num_documents(footer), "num_bytes": size, "sha256": digest}
         for part, footer, (size, digest) in zip(parts, footers, checksums, strict=True)
     ]
     manifest = {
@@ -232,6 +269,14 @@ def commit_dataset(
         "num_bytes": sum(entry["num_bytes"] for entry in entries),
         "edits": dict(sorted(edits.items())),
     }
+    num_windows = workspace.read_json("decisions", selection, "manifest.json")["num_windows"]
+    if num_windows is not None:
+        manifest["num_windows"] = sum(footer["num_rows"] for footer in footers)
+        if manifest["num_windows"] != num_windows:
+            raise WorkspaceError(
+                f"dataset {selection!r}: {num_windows:,} windows are kept, but {manifest['num_windows']:,} were "
+                "written; the export lost or gained windows, which is a bug"
+            )
     files.commit_bytes(workspace.dataset(selection, "README.md"), card.encode())
     workspace.commit_json(manifest, "datasets", selection, "manifest.json")
     return manifest
@@ -261,7 +306,12 @@ def _is_reusable(path: str, identity: str) -> bool:
 def ledger_row(workspace: Workspace, selection: str, part: Part) -> LedgerRow:
     """What a committed file says of itself, against what the decisions keep."""
     footer = require_footer(workspace.dataset(selection, part.name))
-    return _row(selection, part, part.num_kept, footer["num_rows"], footer["reasons"])
+    return _row(selection, part, part.num_kept, _num_documents(footer), footer["reasons"])
+
+
+def _num_documents(footer: dict[str, Any]) -> int:
+    """Documents in a file: its rows, unless they are windows and it says how many documents they come from."""
+    return int(footer.get("num_documents", footer["num_rows"]))
 
 
 def _row(selection: str, part: Part, num_in: int, num_out: int, reasons: dict[str, int]) -> LedgerRow:

@@ -6,6 +6,7 @@ target. A document is worth choosing where fine-tuning has lowered its loss the 
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gristmill.models.language_model import TextLosses, sample_of
+from gristmill.models.tokenizer import Tokenizer
 from gristmill.scorers.base import Column, ModelPath, Scorer, ScorerError
 from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.language_models import TOLERANCE, Dtype, Forward, load_model, plan_forward, text_losses
@@ -154,6 +156,19 @@ class ColorFilter(Scorer):
         if self.windows:
             arrays.append(_window_column(prior, conditional))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema())
+
+    def window_texts(self, text: str) -> list[str]:
+        """The text of each window that a document was scored in, in order; end to end they are the document.
+
+        A window begins where its first token does: a character whose bytes are tokens of two windows belongs to the
+        later one. Needs windows that do not overlap.
+        """
+        starts = self._tokenizer.char_offsets(text)[: -1 : self._forwards[0].window]
+        return [text[start:end] for start, end in pairwise([0, *starts[1:], len(text)])]
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.prior)
 
     def _in_sample(self, batch: TextBatch) -> npt.NDArray[np.bool_]:
         """Which documents the prior was trained on, none where they have no doc_id, bool[n]."""

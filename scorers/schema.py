@@ -72,9 +72,13 @@ DECISIONS = pa.schema(
         pa.field("step", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("survivor", pa.uuid()),
+        pa.field("windows", pa.list_(pa.field("item", pa.int32(), nullable=False))),
     ]
 )
-"""One row for every document: the step that dropped it, why, and for a duplicate the survivor kept instead."""
+"""One row for every document: the step that dropped it, why, and for a duplicate the survivor kept instead.
+
+`windows` are the numbers of the windows kept, ascending; null where whole documents are chosen, and where none is kept.
+"""
 
 LEDGER = pa.schema(
     [

@@ -16,8 +16,8 @@ SELECT stage, shard, num_in, num_out, num_dropped, num_rejected, num_bytes, seco
 FROM raw_ledger
 
 -- name: decisions
--- One row per selection and document.
-SELECT selection, doc_id, kept, step, reason, survivor
+-- One row per selection and document; `windows` are the numbers of those kept, null where whole documents are chosen.
+SELECT selection, doc_id, kept, step, reason, survivor, windows
 FROM raw_decisions
 
 -- name: takedowns

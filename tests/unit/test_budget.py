@@ -1,4 +1,4 @@
-"""Budgets against a plain sort: the shortest prefix in the order of (key, doc_id) that reaches the amount."""
+"""Budgets against a plain sort: the shortest prefix in the order of (key, doc_id, number) that reaches the amount."""
 
 from fractions import Fraction
 from math import ceil, inf
@@ -42,7 +42,7 @@ def kept_by_sort(table, amount):
             return set(range(len(table)))
         amount = ceil(amount * sum(weight for _, _, weight in table))
     kept, reached = set(), 0
-    for position in sorted(range(len(table)), key=lambda row: (table[row][0], table[row][1].int)):
+    for position in sorted(range(len(table)), key=lambda row: (table[row][0], table[row][1].int, row)):
         if reached >= amount:
             break
         kept.add(position)
@@ -57,9 +57,9 @@ def kept_by_cut(table, amount):
     columns = [list(column) for column in zip(*table, strict=True)] or [[], [], []]
     arrow = pa.table(
         {
-            "number": pa.array(range(len(table)), pa.int32()),
             "key": pa.array(columns[0], pa.float64()),
             "doc_id": pa.array([value.bytes for value in columns[1]], pa.uuid()),
+            "number": pa.array(range(len(table)), pa.int32()),
             "weight": pa.array(columns[2], pa.int64()),
         }
     )
@@ -67,11 +67,8 @@ def kept_by_cut(table, amount):
     cut = find_cut(CONNECTION, "t", amount)
     if cut is None:
         return set(range(len(table)))
-    key, doc_id = cut
-    found = CONNECTION.execute(
-        f"SELECT number FROM t WHERE NOT row(key, doc_id) > row('{key!r}'::DOUBLE, '{doc_id}'::UUID)"
-    ).fetchall()
-    return {number for (number,) in found}
+    query = f"SELECT number FROM t WHERE row(key, doc_id, number) <= {cut.as_sql()}"
+    return {number for (number,) in CONNECTION.execute(query).fetchall()}
 
 
 @given(rows=rows, amount=amounts)
@@ -112,9 +109,18 @@ def test_ties_are_broken_by_doc_id():
     assert kept_by_cut(table, 3) == {1, 3, 4}
 
 
+def test_ties_within_a_document_are_broken_by_window():
+    first, second = ids(2)
+    table = [(1.0, max(first, second), 1), *[(1.0, min(first, second), 1)] * 3]
+    assert kept_by_cut(table, 2) == {1, 2}
+    assert kept_by_cut(table, 3) == {1, 2, 3}
+
+
 def test_nothing_lies_before_every_row():
     with duckdb.connect() as connection:
-        connection.execute("CREATE TABLE t AS SELECT -1e308 AS key, uuid() AS doc_id, 5::BIGINT AS weight")
+        connection.execute(
+            "CREATE TABLE t AS SELECT -1e308 AS key, uuid() AS doc_id, 0 AS number, 5::BIGINT AS weight"
+        )
         assert find_cut(connection, "t", 0) == NOTHING
         assert find_cut(connection, "t", Fraction(0)) == NOTHING
         assert find_cut(connection, "(SELECT * FROM t WHERE false)", 10) is None

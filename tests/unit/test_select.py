@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from itertools import chain
-from math import ceil, inf
+from math import ceil, floor, inf
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from gristmill.pipelines import select_documents as module
 from gristmill.pipelines.ledger import read_ledger, write_side_file
 from gristmill.pipelines.recipe import Block
 from gristmill.pipelines.select_documents import (
+    BATCH_SEED,
     QUOTA_SEED,
     BlockLists,
     read_block_lists,
@@ -127,8 +128,9 @@ def reference(rows, rules, block):
         if rule := rules.get(step):
             for source, amount in rule["keep"].items() if step == "quota" else [(None, rule["keep"])]:
                 alive = [row for row in rows if row.doc_id not in verdicts and source in (None, row.source)]
-                for row in beyond(alive, step, rule, amount):
-                    drop(row, step, step)
+                for batch in batches(alive, rule.get("batch")):
+                    for row in beyond(batch, step, rule, amount):
+                        drop(row, step, step)
     return {row.doc_id: verdicts.get(row.doc_id, (True, None, None, None)) for row in rows}
 
 
@@ -154,6 +156,19 @@ def turned(row, by, direction):
     return inf if value is None else -value if (direction or BETTER[by]) == "highest" else value
 
 
+def random_key(row, seed):
+    return random_keys(pa.chunked_array([pa.array([row.doc_id.bytes], pa.uuid())]), seed)[0]
+
+
+def batches(rows, size):
+    """Rows by batch; all together without one."""
+    found = {}
+    for row in rows:
+        batch = floor(random_key(row, BATCH_SEED) * ceil(len(rows) / size)) if size else 0
+        found.setdefault(batch, []).append(row)
+    return found.values()
+
+
 def beyond(alive, step, rule, amount):
     seeds = {"quota": QUOTA_SEED, "sample": rule.get("seed", 0)}
     weight = {"documents": lambda row: 1}.get(
@@ -164,8 +179,7 @@ def beyond(alive, step, rule, amount):
     def key(row):
         if rule.get("by"):
             return turned(row, rule["by"], rule.get("direction")), row.doc_id.int
-        ids = pa.chunked_array([pa.array([row.doc_id.bytes], pa.uuid())])
-        return random_keys(ids, seeds[step])[0], row.doc_id.int
+        return random_key(row, seeds[step]), row.doc_id.int
 
     if amount == Fraction(1) and isinstance(amount, Fraction):
         return []
@@ -211,6 +225,7 @@ lists_of_rows = st.lists(bare_rows, max_size=40).map(
 )
 units = st.sampled_from(["documents", "characters", "tokens"])
 amounts = st.one_of(st.integers(0, 30), st.sampled_from([0, 1, Fraction(1), Fraction(1, 2), Fraction(1, 16)]))
+shares = st.sampled_from([Fraction(0), Fraction(1), Fraction(1, 2), Fraction(1, 16), Fraction(1, 10**40)])
 directed = st.one_of(
     st.fixed_dictionaries({"by": st.sampled_from(["quality", "badness"])}),
     st.fixed_dictionaries(
@@ -252,7 +267,16 @@ rules = st.fixed_dictionaries(
             st.one_of(st.just({}), directed),
         ),
         "sample": st.fixed_dictionaries({"keep": amounts, "of": units, "seed": st.integers(0, 3)}),
-        "top": st.builds(lambda keep, of, by: {"keep": keep, "of": of, **by}, amounts, units, directed),
+        "top": st.one_of(
+            st.builds(lambda keep, of, by: {"keep": keep, "of": of, **by}, amounts, units, directed),
+            st.builds(
+                lambda keep, of, by, batch: {"keep": keep, "of": of, "batch": batch, **by},
+                shares,
+                units,
+                directed,
+                st.sampled_from([1, 3, 10, 50]),
+            ),
+        ),
     },
 )
 blocks = st.builds(
@@ -299,6 +323,12 @@ def divide(rows, size):
 
 @given(rows=lists_of_rows, rules=rules, block=blocks, size=st.integers(1, 40))
 @example(rows=EXAMPLE, rules={"top": {"by": "quality", "keep": 1}}, block=BlockLists(), size=5)
+@example(
+    rows=EXAMPLE,
+    rules={"top": {"by": "quality", "keep": Fraction(1, 2), "of": "tokens", "batch": 3}},
+    block=BlockLists(),
+    size=5,
+)
 @example(
     rows=EXAMPLE,
     rules={
@@ -350,6 +380,19 @@ def test_division_and_order_of_shards_change_nothing(rows, rules, sizes, data):
         assert funnels[0] == funnels[1]
         decisions = [dict(chain.from_iterable(read_decisions(mill).values())) for mill in (first, second)]
         assert decisions[0] == decisions[1]
+
+
+def test_each_batch_keeps_a_share_of_its_own(tmp_path):
+    rows = [Row(number, f"{number % 50} 0 0 1\n{number}") for number in range(2000)]
+    mill = build(tmp_path, divide(rows, 300), (NUMBERS,))
+    decide(mill, {"top": {"by": "quality", "keep": "1/16", "batch": 100}})
+    kept = {doc_id: verdict[0] for doc_id, verdict in chain.from_iterable(read_decisions(mill).values())}
+    found = batches(rows, 100)
+    assert len(found) == 20
+    assert 60 < min(map(len, found)) < max(map(len, found)) < 140
+    for batch in found:
+        assert sum(kept[row.doc_id] for row in batch) == ceil(len(batch) / 16)
+        assert min(row.number % 50 for row in batch if kept[row.doc_id]) >= 40
 
 
 def test_a_cluster_survives_when_its_preferred_member_fails_a_rule(tmp_path):
