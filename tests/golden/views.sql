@@ -1,5 +1,5 @@
 CREATE VIEW datasets AS SELECT selection, num_documents, num_bytes, num_files, path FROM raw_datasets;
-CREATE VIEW decisions AS SELECT selection, doc_id, kept, step, reason, survivor FROM raw_decisions;
+CREATE VIEW decisions AS SELECT selection, doc_id, kept, step, reason, survivor, windows FROM raw_decisions;
 CREATE VIEW documents AS SELECT doc_id, id, "source", url, host, created, "year", num_chars, num_bytes, blank, repaired, content_hash, shard FROM raw_documents;
 CREATE VIEW duplicate_buckets AS SELECT first_band, size FROM raw_duplicate_buckets;
 CREATE VIEW duplicate_report AS SELECT num_members, num_clusters, largest_cluster, num_parted, num_oversized_buckets, largest_bucket FROM raw_duplicate_report;

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from math import ceil, floor
 from typing import ClassVar
 from uuid import UUID
 
@@ -13,11 +14,13 @@ from gristmill.pipelines.read_documents import content_digest
 from gristmill.pipelines.recipe import Export, Recipe, Selection
 from gristmill.pipelines.records import Piece, Records, doc_ids, to_documents, to_text_free
 from gristmill.pipelines.score_documents import Shard, commit_scores, plan_scores, score_shard
-from gristmill.pipelines.select_documents import BlockLists, select_documents
+from gristmill.pipelines.select_documents import BATCH_SEED, BlockLists, select_documents
 from gristmill.pipelines.select_sql import compile_selection
 from gristmill.pipelines.workspace import Workspace, open_workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import Column, Scorer
+from gristmill.scorers.color_filter import ColorFilter
+from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.duplicates import ExactDuplicate
 
 SOURCES = ("web", "books", "code")
@@ -161,6 +164,23 @@ def _documents(rows):
     return to_documents(records, "mill")[0]
 
 
+def divide(rows, size):
+    return [rows[start : start + size] for start in range(0, len(rows), size)] or [[]]
+
+
+def random_key(row, seed):
+    return random_keys(pa.chunked_array([pa.array([row.doc_id.bytes], pa.uuid())]), seed)[0]
+
+
+def batches(rows, size):
+    """Rows by batch; all together without one."""
+    found = {}
+    for row in rows:
+        batch = floor(random_key(row, BATCH_SEED) * ceil(len(rows) / size)) if size else 0
+        found.setdefault(batch, []).append(row)
+    return found.values()
+
+
 NO_BLOCKS = BlockLists()
 PLAIN = Export()
 
@@ -174,8 +194,11 @@ def publish(mill, rules=None, export=PLAIN, block_lists=NO_BLOCKS, part_bytes=wr
     identity = f"{decisions['kept']} {export}"
     write_dataset.clear_dataset(mill.workspace, name, identity)
     parts = write_dataset.plan_parts(mill.workspace, name, mill.shards, part_bytes=part_bytes)
+    cutter = None
+    if compiled.window_scores is not None:
+        (cutter,) = (scorer for scorer in mill.scorers if isinstance(scorer, ColorFilter))
     for part in parts:
-        write_dataset.write_part(part, mill.workspace, name, export, identity)
+        write_dataset.write_part(part, mill.workspace, name, export, identity, cutter)
     rows = [write_dataset.ledger_row(mill.workspace, name, part) for part in parts]
     commit_ledger(mill.workspace, write_dataset.stage_of(name), rows)
     card = dataset_card.render(mill.workspace, mill.recipe, compiled.selection, mill.scorers)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from itertools import chain
-from math import ceil, floor, inf
+from math import ceil, inf
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,13 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from mills import SOURCES, Numbers, Row, build, score
+from mills import SOURCES, Numbers, Row, batches, build, divide, random_key, score
 
 from gristmill.pipelines import select_documents as module
 from gristmill.pipelines.ledger import read_ledger, write_side_file
 from gristmill.pipelines.recipe import Block
 from gristmill.pipelines.select_documents import (
-    BATCH_SEED,
     QUOTA_SEED,
     BlockLists,
     read_block_lists,
@@ -28,7 +27,6 @@ from gristmill.pipelines.select_documents import (
 )
 from gristmill.pipelines.thin_groups import whole_groups
 from gristmill.scorers.base import SelectionError, WorkspaceError
-from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.duplicates import ExactDuplicate
 from gristmill.scorers.simhash import SimHash
 from gristmill.scorers.text import TextBatch
@@ -154,19 +152,6 @@ def preference(row, rule):
 def turned(row, by, direction):
     value = column(row, by)
     return inf if value is None else -value if (direction or BETTER[by]) == "highest" else value
-
-
-def random_key(row, seed):
-    return random_keys(pa.chunked_array([pa.array([row.doc_id.bytes], pa.uuid())]), seed)[0]
-
-
-def batches(rows, size):
-    """Rows by batch; all together without one."""
-    found = {}
-    for row in rows:
-        batch = floor(random_key(row, BATCH_SEED) * ceil(len(rows) / size)) if size else 0
-        found.setdefault(batch, []).append(row)
-    return found.values()
 
 
 def beyond(alive, step, rule, amount):
@@ -315,10 +300,6 @@ NO_BLOCKS = BlockLists()
 
 def decide(mill, rules, block=NO_BLOCKS):
     return select_documents(mill.workspace, mill.shards, mill.scorers, mill.compile(**rules), block)
-
-
-def divide(rows, size):
-    return [rows[start : start + size] for start in range(0, len(rows), size)] or [[]]
 
 
 @given(rows=lists_of_rows, rules=rules, block=blocks, size=st.integers(1, 40))
