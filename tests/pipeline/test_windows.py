@@ -78,7 +78,6 @@ def test_all_windows_end_to_end_are_the_documents(curated):
 
 
 def test_windows_hold_the_tokens_that_were_scored(curated, recipe):
-    """As far as a window's own text is tokenised the same: no border lies in the prose's windows after the first."""
     workspace, _, scores = curated
     tokenizer = Tokenizer.load(str(recipe.parent / "prior"))
     whole = tokenizer.char_offsets(TEXTS[0])
@@ -107,7 +106,7 @@ def test_the_best_windows_are_kept(curated):
     found = {(doc_ids[row["doc_id"]], row["window"]) for row in read(workspace, "best")}
     assert found == expected
     assert 0 < manifests["best"]["num_windows"] < manifests["all"]["num_windows"]
-    assert manifests["streamed"]["num_windows"] >= manifests["best"]["num_documents"] > 0
+    assert 4 * len(read(workspace, "streamed")) > len(windows)
 
 
 def test_the_workspace_holds_and_nothing_is_made_again(curated, recipe):
