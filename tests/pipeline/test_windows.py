@@ -1,9 +1,13 @@
 """A recipe that chooses windows, with two tiny language models: from raw text to a dataset of windows."""
 
 import json
+from math import ceil
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from gristmill.models.language_model import Architecture, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
@@ -13,6 +17,7 @@ from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.verify import verify_workspace
 from gristmill.pipelines.workspace import open_workspace
 from gristmill.scorers.base import RecipeError
+from gristmill.scorers.color_filter import ColorFilter
 
 PROSE = "The miller grinds the corn that the farmers bring, and keeps a tenth of the flour for himself. "
 TEXTS = [
@@ -88,6 +93,18 @@ def test_windows_hold_the_tokens_that_were_scored(curated, recipe):
     assert sizes == [CONTEXT] * (len(parts) - 1) + [len(whole) - 1 - CONTEXT * (len(parts) - 1)]
 
 
+@given(text=st.text(min_size=1, max_size=120))
+@example(text="\U0001f33e" * 50)
+@example(text=" \n" * 40)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_cut_into_as_many_windows_as_are_scored(recipe, text):
+    scorer = ColorFilter(prior=str(recipe.parent / "prior"), conditional=str(recipe.parent / "conditional"))
+    (num_tokens,) = Tokenizer.load(scorer.prior).count(pa.array([text], pa.large_string()))
+    parts = scorer.window_texts(text)
+    assert "".join(parts) == text
+    assert len(parts) == ceil(num_tokens / CONTEXT)
+
+
 def test_the_best_windows_are_kept(curated):
     workspace, manifests, scores = curated
     windows = sorted(
@@ -118,6 +135,10 @@ def test_the_workspace_holds_and_nothing_is_made_again(curated, recipe):
     assert (recipe.parent / path).stat().st_mtime_ns == before
 
 
-def test_a_recipe_that_cannot_cut_is_refused_with_its_place(recipe):
+def test_what_is_refused_has_its_place(recipe):
     with pytest.raises(RecipeError, match=r"^export\.clean_lines: the borders of windows cut lines"):
         prepare(load_recipe(str(recipe), ["export.clean_lines=c4"]), beam_options([]))
+    with pytest.raises(
+        RecipeError, match=r"select\.1\.top\.batch: each batch keeps a share of its own; found keep: 9"
+    ):
+        load_recipe(str(recipe), ["select.1.top.keep=9"])

@@ -92,7 +92,7 @@ RECIPE_KEYS = ", ".join(sorted(Recipe.model_fields))
         ),
         (
             "select.0.top.Of",
-            "select.0.top.Of: unknown key 'Of'; allowed: by, direction, keep, of; did you mean 'of'?",
+            "select.0.top.Of: unknown key 'Of'; allowed: batch, by, direction, keep, of, unit; did you mean 'of'?",
         ),
         (
             "select.0.quota.kep",
