@@ -5,7 +5,7 @@
     scores     = numbers of every document by every scorer the recipe names
     duplicates = clusters of near duplicates, by the signatures among the scores
     decisions  = SQL over the scores: kept, or the step and reason that dropped it
-    dataset    = the kept documents
+    dataset    = the kept documents, and their tokens packed into sequences
 
 Start here; each stage's own file says how it is done.
 """
@@ -23,7 +23,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
-from gristmill.pipelines import dataset_card, files, write_dataset
+from gristmill.pipelines import dataset_card, files, write_dataset, write_tokens
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
@@ -255,8 +255,24 @@ class Curation:
     def export(
         self, workspace: Workspace, shards: Sequence[Shard], compiled: CompiledSelection
     ) -> dict[str, Any]:
+        """Decisions -> dataset, and its tokens where the recipe wants them."""
+        manifest = self.export_dataset(workspace, shards, compiled)
+        spec = self.recipe.export.tokens
+        if spec is None:
+            write_tokens.clear_tokens(workspace, compiled.selection.name, "")
+            return manifest
+        plan = write_tokens.plan_tokens(workspace, self.recipe, spec, manifest)
+        stage = write_tokens.divide_stage(plan.selection)
+        with watched(self.reporter, workspace, f"tokens {plan.selection}", [stage], plan.num_bytes):
+            write_tokens.export_tokens(plan, manifest, self._run)
+        return manifest
+
+    def export_dataset(
+        self, workspace: Workspace, shards: Sequence[Shard], compiled: CompiledSelection
+    ) -> dict[str, Any]:
         """Decisions -> dataset."""
-        name, export = compiled.selection.name, self.recipe.export
+        name = compiled.selection.name
+        export = self.recipe.export.model_copy(update={"tokens": None})
         decisions = workspace.read_json("decisions", name, "manifest.json")
         block_lists = read_block_lists(self.recipe.block)
         parents = selection_identity(shards, self.local_scorers(), compiled, block_lists)

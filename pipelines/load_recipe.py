@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from gristmill.pipelines import files
-from gristmill.pipelines.recipe import MAX_FOUND, Block, Models, Recipe, Section, nearest
+from gristmill.pipelines.recipe import MAX_FOUND, Block, Export, Models, Recipe, Section, nearest
 from gristmill.scorers.base import RecipeError, ScorerError
 from gristmill.scorers.registry import path_options
 
@@ -202,6 +202,7 @@ def _with_absolute_paths(recipe: Recipe, folder: str) -> Recipe:
             "block": Block(
                 **{kind: [absolute(p) for p in paths] for kind, paths in recipe.block.model_dump().items()}
             ),
+            "export": _with_absolute_tokenizer(recipe.export, absolute),
             "target": [item.model_copy(update={"path": absolute(item.path)}) for item in recipe.target],
             "models": _with_absolute_paths_of_models(recipe.models, absolute),
             "score": [
@@ -210,6 +211,14 @@ def _with_absolute_paths(recipe: Recipe, folder: str) -> Recipe:
             ],
         }
     )
+
+
+def _with_absolute_tokenizer(export: Export, absolute: Callable[[str], str]) -> Export:
+    tokens = export.tokens
+    if tokens is None or tokens.tokenizer == "prior":
+        return export
+    tokens = tokens.model_copy(update={"tokenizer": absolute(tokens.tokenizer)})
+    return export.model_copy(update={"tokens": tokens})
 
 
 def _with_absolute_paths_of_models(models: Models, absolute: Callable[[str], str]) -> Models:

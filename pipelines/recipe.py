@@ -278,6 +278,29 @@ class Selection(Section):
 RESERVED_STEPS = {"empty", "block", "thin", "duplicate", "quota", "sample", "top"}
 
 
+class Tokens(Section):
+    """Token shards beside the dataset: its documents tokenised, shuffled by `seed` and packed into sequences.
+
+    `tokenizer` is a Hugging Face directory or JSON file, or `prior`: the tokenizer of `models.prior`. `concatenate`
+    puts documents end to end and cuts; `best_fit` cuts none that fits a sequence, and pads. `also` writes the shards in
+    the formats of other trainers as well, which know no padding.
+    """
+
+    tokenizer: Text = "prior"
+    sequence_length: Annotated[int, Field(ge=2, strict=True)] = 1024
+    packing: Literal["concatenate", "best_fit"] = "concatenate"
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    also: list[Literal["olmo", "megatron", "mds"]] = []
+
+    @model_validator(mode="after")
+    def _refuse_padding(self) -> "Tokens":
+        if self.also and self.packing != "concatenate":
+            raise ValueError(
+                f"{self.also[0]} does not say which tokens are padding; use `packing: concatenate`, or leave out `also`"
+            )
+        return self
+
+
 class Export(Section):
     """How the kept documents, or their kept windows, are written.
 
@@ -287,6 +310,7 @@ class Export(Section):
     clean_lines: Literal["c4"] | None = None
     redact_pii: Flag = False
     metadata: Flag = True
+    tokens: Tokens | None = None
 
 
 Size = Literal["300k", "1m", "3m", "10m", "30m", "70m", "150m"]

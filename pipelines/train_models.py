@@ -94,13 +94,16 @@ def named_model(recipe: Recipe, name: str) -> list[str]:
 
 
 def wanted_models(recipe: Recipe) -> set[str]:
-    """The models that the recipe's scorers use without saying where they are."""
-    return {
+    """The models that scorers and export use without saying where they are."""
+    tokens = recipe.export.tokens
+    needs_tokenizer = tokens is not None and tokens.tokenizer == "prior" and recipe.models.prior.path is None
+    of_scorers = {
         model
         for name, options in recipe.scorer_options().items()
         for option, model in scorer_class(name).trained_models.items()
         if option not in options
     }
+    return of_scorers | ({"tokenizer"} if needs_tokenizer else set())
 
 
 def with_trained_models(recipe: Recipe, name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,8 @@ from gristmill.pipelines.read_documents import content_digest, ledger_row
 from gristmill.pipelines.score_documents import Shard, read_batches, stage_of_version
 from gristmill.pipelines.select_documents import kept_digest
 from gristmill.pipelines.select_documents import stage_of as select_stage
+from gristmill.pipelines.token_shards import FOLDER, MANIFEST
+from gristmill.pipelines.token_shards import digest as digest_of
 from gristmill.pipelines.workspace import Workspace
 from gristmill.pipelines.write_dataset import checksum, read_decisions
 from gristmill.scorers.base import GristmillError, WorkspaceError
@@ -185,6 +188,24 @@ def _check_dataset(workspace: Workspace, selection: str) -> Iterator[str]:
             yield f"{path}: missing"
         elif checksum(path) != (entry["num_bytes"], entry["sha256"]):
             yield f"{path}: checksum differs from the manifest; delete the file and export again"
+    tokens = workspace.read_json("datasets", selection, FOLDER, MANIFEST)
+    if tokens is not None:
+        yield from _check_tokens(workspace, selection, tokens, manifest["identity"])
+
+
+def _check_tokens(
+    workspace: Workspace, selection: str, tokens: dict[str, Any], dataset: str
+) -> Iterator[str]:
+    if tokens["dataset"] != dataset:
+        yield f"{workspace.dataset(selection, FOLDER)}: tokens of another dataset; export again"
+    for entry in [*tokens["shards"], *tokens["also"]]:
+        path = workspace.dataset(selection, FOLDER, entry["name"])
+        if not files.exists(path):
+            yield f"{path}: missing; export again"
+            continue
+        with files.open_read(path) as file:
+            if digest_of(file) != entry["blake2b"]:
+                yield f"{path}: checksum differs from the manifest; delete the file and export again"
 
 
 def _check_ledgers(workspace: Workspace, stages: dict[str, set[str]]) -> Iterator[str]:
@@ -260,6 +281,11 @@ def _referenced(workspace: Workspace, shards: list[Shard]) -> Iterator[str]:
         if manifest:
             yield from (workspace.dataset(selection, name) for name in ("manifest.json", "README.md"))
             yield from (workspace.dataset(selection, entry["name"]) for entry in manifest["files"])
+        tokens = workspace.read_json("datasets", selection, FOLDER, MANIFEST)
+        if tokens:
+            yield workspace.dataset(selection, FOLDER, MANIFEST)
+            entries = [*tokens["shards"], *tokens["also"]]
+            yield from (workspace.dataset(selection, FOLDER, entry["name"]) for entry in entries)
     for kind in ("runs", "models", "target"):
         yield from (item.path for item in files.list_folder(workspace.path(kind)))
     yield from (

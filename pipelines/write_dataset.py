@@ -29,6 +29,7 @@ from gristmill.pipelines.model_files import localised
 from gristmill.pipelines.recipe import Export
 from gristmill.pipelines.records import uuid_text
 from gristmill.pipelines.score_documents import Shard, read_batches
+from gristmill.pipelines.token_shards import FOLDER
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import SelectionError, WorkspaceError
 from gristmill.scorers.clean_lines import clean_lines
@@ -283,12 +284,16 @@ def commit_dataset(
 
 
 def clear_dataset(workspace: Workspace, selection: str, identity: str) -> None:
-    """Make room for another export: the manifest goes first, so that nobody reads a mixture; reusable files stay."""
+    """Make room for another export: the manifest goes first, so that nobody reads a mixture; reusable files stay.
+
+    So do tokens, which name their dataset in a manifest of their own.
+    """
     files.delete([workspace.dataset(selection, "manifest.json")])
+    tokens = workspace.dataset(selection, FOLDER, "")
     stale = [
         item.path
         for item in files.list_folder(workspace.dataset(selection))
-        if not _is_reusable(item.path, identity)
+        if not item.path.startswith(tokens) and not _is_reusable(item.path, identity)
     ]
     files.delete(stale)
 

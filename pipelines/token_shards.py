@@ -1,0 +1,159 @@
+"""Token shards: Arrow IPC files that trainers map into memory, and the manifest that ties them to a dataset.
+
+A shard is one uncompressed record batch, so that its tokens are one array [rows, sequence_length] on disk. Nothing here
+imports Beam: a training process reads shards with pyarrow and numpy alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+FOLDER = "tokens"
+MANIFEST = "manifest.json"
+ACCOUNTS_KEY = b"gristmill"
+RANGE = pa.struct(
+    [pa.field("start", pa.int32(), nullable=False), pa.field("end", pa.int32(), nullable=False)]
+)
+SPAN = pa.struct(
+    [
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("doc_id", pa.binary(16), nullable=False),
+        pa.field("offset", pa.int32(), nullable=False),
+        pa.field("source", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+    ]
+)
+"""Tokens of one document in a sequence: from `start` to the next span's, after `offset` tokens of the document."""
+
+
+class TokensError(ValueError):
+    """Token shards that are absent, damaged or of another kind than expected."""
+
+
+@dataclass(frozen=True)
+class TokenShard:
+    """n sequences, mapped into memory.
+
+    Args:
+        tokens: uint16 or uint32, [n, sequence_length].
+        span_offsets: Sequence i has the spans from span_offsets[i] to span_offsets[i + 1], int32[n + 1].
+        span_starts: Where in its sequence each span starts, int32[p].
+        masked_offsets: The same for the ranges without loss, int32[n + 1].
+        masked: Start and end of each range in its sequence, int32[m, 2].
+    """
+
+    tokens: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+    span_offsets: npt.NDArray[np.int32]
+    span_starts: npt.NDArray[np.int32]
+    masked_offsets: npt.NDArray[np.int32]
+    masked: npt.NDArray[np.int32]
+
+
+def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
+    """The smallest unsigned type that holds every token and that trainers read."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
+
+
+def token_schema(dtype: npt.DTypeLike, sequence_length: int) -> pa.Schema:
+    """One row a sequence; `masked` holds the ranges without loss, none where every token counts."""
+    tokens = pa.list_(pa.field("item", pa.from_numpy_dtype(dtype), nullable=False), sequence_length)
+    return pa.schema(
+        [
+            pa.field("tokens", tokens, nullable=False),
+            pa.field("spans", pa.list_(pa.field("item", SPAN, nullable=False)), nullable=False),
+            pa.field("masked", pa.list_(pa.field("item", RANGE, nullable=False)), nullable=False),
+        ]
+    )
+
+
+def write_shard(file: BinaryIO, batch: pa.RecordBatch, accounts: Mapping[str, Any]) -> None:
+    """Write a shard of one record batch, with its accounts in the schema's metadata."""
+    metadata = {ACCOUNTS_KEY: json.dumps(accounts, sort_keys=True).encode()}
+    batch = batch.replace_schema_metadata(metadata)
+    with pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def read_accounts(file: BinaryIO) -> dict[str, Any]:
+    """The accounts of a shard.
+
+    Raises:
+        pa.ArrowInvalid: If it is no Arrow file.
+        KeyError: If it is not one of gristmill's.
+    """
+    metadata = pa.ipc.open_file(file).schema.metadata or {}
+    accounts: dict[str, Any] = json.loads(metadata[ACCOUNTS_KEY])
+    return accounts
+
+
+def open_shard(path: Path) -> TokenShard:
+    """Map a shard into memory; nothing is read before it is used, and no file stays open.
+
+    Raises:
+        TokensError: If it is absent or no token shard.
+    """
+    try:
+        with pa.memory_map(str(path)) as file:
+            batch = pa.ipc.open_file(file).get_batch(0)
+    except (OSError, pa.ArrowException) as error:
+        raise TokensError(f"{path}: no token shard ({error}); export the tokens again") from error
+    tokens, spans, masked = batch["tokens"], batch["spans"], batch["masked"]
+    ranges = [masked.values.field(name).to_numpy() for name in ("start", "end")]
+    return TokenShard(
+        tokens=tokens.values.to_numpy().reshape(len(tokens), tokens.type.list_size),
+        span_offsets=spans.offsets.to_numpy(),
+        span_starts=spans.values.field("start").to_numpy(),
+        masked_offsets=masked.offsets.to_numpy(),
+        masked=np.stack(ranges, axis=1),
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of token shards.
+
+    Raises:
+        TokensError: If there is none.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise TokensError(
+            f"{path}: not there; expected the `tokens` folder of a dataset, made by `export: {{tokens: ...}}`"
+        )
+    manifest: dict[str, Any] = json.loads(path.read_bytes())
+    return manifest
+
+
+def digest(file: BinaryIO) -> str:
+    """BLAKE2b of what a file holds, 32 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=16)
+    while block := file.read(1 << 20):
+        state.update(block)
+    return state.hexdigest()
+
+
+def check_shard(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Compare a shard with its manifest.
+
+    Raises:
+        TokensError: If it is absent or another.
+    """
+    path = folder / entry["name"]
+    if not path.is_file():
+        raise TokensError(f"{path}: not there; export the tokens again")
+    with path.open("rb") as file:
+        found = digest(file)
+    if found != entry["blake2b"]:
+        raise TokensError(
+            f"{path}: BLAKE2b {found}, the manifest says {entry['blake2b']}; delete it and export the tokens again"
+        )
+
+
+def names_of(num_shards: int) -> Sequence[str]:
+    """The file names of a dataset's shards."""
+    return [f"{FOLDER}-{number:05d}-of-{num_shards:05d}.arrow" for number in range(num_shards)]
