@@ -263,7 +263,8 @@ class Curation:
             return manifest
         plan = write_tokens.plan_tokens(workspace, self.recipe, spec, manifest)
         stage = write_tokens.divide_stage(plan.selection)
-        with watched(self.reporter, workspace, f"tokens {plan.selection}", [stage], plan.num_bytes):
+        num_bytes = sum(group.num_bytes for group in plan.row_groups)
+        with watched(self.reporter, workspace, f"tokens {plan.selection}", [stage], num_bytes):
             write_tokens.export_tokens(plan, manifest, self._run)
         return manifest
 

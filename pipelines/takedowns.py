@@ -24,10 +24,9 @@ def commit_takedowns(workspace: Workspace, block_lists: BlockLists) -> list[str]
     """
     notes = []
     for item in files.list_folder(workspace.path("datasets")):
-        folder, _, name = item.path.rpartition("/")
-        if name != "manifest.json":
+        selection = item.path.rpartition("/")[0].rpartition("/")[2]
+        if item.path != workspace.dataset(selection, "manifest.json"):
             continue
-        selection = folder.rpartition("/")[2]
         manifest = workspace.read_json("datasets", selection, "manifest.json")
         path = workspace.path("takedowns", f"{selection}.parquet")
         footer = {"dataset": manifest["identity"], "block": block_lists.digest()}

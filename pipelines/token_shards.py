@@ -54,6 +54,14 @@ class TokenShard:
     masked_offsets: npt.NDArray[np.int32]
     masked: npt.NDArray[np.int32]
 
+    def starts(self, row: int) -> npt.NDArray[np.int32]:
+        """Where documents start in a sequence."""
+        return self.span_starts[self.span_offsets[row] : self.span_offsets[row + 1]]
+
+    def masked_ranges(self, row: int) -> npt.NDArray[np.int32]:
+        """The ranges without loss of a sequence, int32[m, 2]."""
+        return self.masked[self.masked_offsets[row] : self.masked_offsets[row + 1]]
+
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
     """The smallest unsigned type that holds every token and that trainers read."""

@@ -1,7 +1,7 @@
 """Tokens of a dataset, as workers make them: documents divided into cells, and cells packed into shards.
 
-A cell holds the documents whose seeded hash falls into its share; each file of the dataset has its own part of every
-cell. No worker holds more than one file's tokens or one shard, whatever the size of the dataset.
+A cell holds the documents whose seeded hash falls into its share; each row group of the dataset has its own part of
+every cell. No worker holds more than one row group's tokens or one shard, whatever the size of the dataset.
 """
 
 import json
@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +39,14 @@ CELL = pa.schema(
 """One row a document; one record batch a cell, in the order of cells."""
 
 
+class RowGroup(NamedTuple):
+    """A row group of one file of the dataset, with its bytes of text, about."""
+
+    part: str
+    number: int
+    num_bytes: int
+
+
 @dataclass(frozen=True)
 class TokenPlan:
     """What is tokenised and how.
@@ -49,9 +57,8 @@ class TokenPlan:
         spec: What the recipe wants.
         tokenizer: Path of the tokenizer.
         identity: What the shards depend on; a file that carries it is not written again.
-        parts: Files of the dataset.
+        row_groups: Of the dataset.
         num_shards: Token shards.
-        num_bytes: Bytes of the dataset's texts, about.
     """
 
     workspace: Workspace
@@ -59,17 +66,16 @@ class TokenPlan:
     spec: Tokens
     tokenizer: str
     identity: str
-    parts: tuple[str, ...]
+    row_groups: tuple[RowGroup, ...]
     num_shards: int
-    num_bytes: int
 
     def path(self, *names: str) -> str:
         """A path among the tokens."""
         return self.workspace.dataset(self.selection, FOLDER, *names)
 
-    def cells(self, part: int) -> str:
-        """The file with the cells of one part of the dataset."""
-        return self.path(CELLS, f"{part:05d}.arrow")
+    def cells(self, group: int) -> str:
+        """The file with the cells of one row group."""
+        return self.path(CELLS, f"{group:05d}.arrow")
 
     def shard(self, number: int) -> str:
         """The file name of a token shard."""
@@ -86,14 +92,15 @@ def pack_stage(selection: str) -> str:
     return f"pack:{selection}"
 
 
-def divide_documents(plan: TokenPlan, part: int, tokenizer: Tokenizer) -> None:
-    """Tokenise one file of the dataset, and leave its documents in cells, each in the order of their keys."""
+def divide_documents(plan: TokenPlan, group: int, tokenizer: Tokenizer) -> None:
+    """Tokenise one row group of the dataset, and leave its documents in cells, each in the order of their keys."""
     started = time.monotonic()
+    part, number, _ = plan.row_groups[group]
     batches = []
     num_bytes = 0
-    with files.open_read(plan.workspace.dataset(plan.selection, plan.parts[part])) as file:
+    with files.open_read(plan.workspace.dataset(plan.selection, part)) as file:
         reader = pq.ParquetFile(file)
-        for batch in reader.iter_batches(READ_ROWS, columns=["doc_id", "text", "source"]):
+        for batch in reader.iter_batches(READ_ROWS, [number], ["doc_id", "text", "source"]):
             batches.append(_tokenised(batch, tokenizer, plan.spec.seed))
             num_bytes += pc.sum(pc.binary_length(batch["text"])).as_py()
     table = pa.Table.from_batches(batches, CELL).combine_chunks()
@@ -102,18 +109,18 @@ def divide_documents(plan: TokenPlan, part: int, tokenizer: Tokenizer) -> None:
     borders = np.searchsorted(table["key"].to_numpy(), cells)
     accounts = {"identity": plan.identity, "num_documents": len(table), "num_bytes": num_bytes}
     schema = CELL.with_metadata({ACCOUNTS_KEY: json.dumps(accounts).encode()})
-    with files.committed(plan.cells(part)) as file, pa.ipc.new_file(file, schema) as writer:
+    with files.committed(plan.cells(group)) as file, pa.ipc.new_file(file, schema) as writer:
         for start, end in pairwise(borders):
             rows = table.slice(start, end - start).combine_chunks()
             writer.write_batch(rows.to_batches()[0] if len(rows) else pa.RecordBatch.from_pylist([], CELL))
-    row = divide_row(plan, part, accounts)
+    row = divide_row(plan, group, accounts)
     record_task(plan.workspace, replace(row, seconds=time.monotonic() - started))
 
 
 def pack_shard(plan: TokenPlan, number: int, tokenizer: Tokenizer) -> None:
-    """Pack the documents of one cell of every file into sequences, and commit their shard."""
+    """Pack one cell of every row group into sequences, and commit their shard."""
     started = time.monotonic()
-    cells = pa.concat_tables(_read_cell(plan.cells(part), number) for part in range(len(plan.parts)))
+    cells = pa.concat_tables(_read_cell(plan.cells(group), number) for group in range(len(plan.row_groups)))
     cells = cells.take(pc.sort_indices(cells["key"])).combine_chunks()
     lists = cells["tokens"].combine_chunks()
     texts = TokenizedTexts(lists.flatten().to_numpy(), lists.offsets.to_numpy() - lists.offsets[0].as_py())
@@ -124,15 +131,16 @@ def pack_shard(plan: TokenPlan, number: int, tokenizer: Tokenizer) -> None:
     for name, content in also.items():
         files.commit_bytes(plan.path(name), content)
     with files.committed(plan.path(plan.shard(number))) as file:
-        token_shards.write_shard(file, _to_batch(packed, cells, dtype), accounts)
+        token_shards.write_shard(file, to_batch(packed, cells, dtype), accounts)
     row = pack_row(plan, number, accounts)
     record_task(plan.workspace, replace(row, seconds=time.monotonic() - started))
 
 
-def divide_row(plan: TokenPlan, part: int, accounts: dict[str, Any]) -> LedgerRow:
-    """What the cells of a part say of themselves."""
+def divide_row(plan: TokenPlan, group: int, accounts: dict[str, Any]) -> LedgerRow:
+    """What the cells of a row group say of themselves."""
     num_documents = accounts["num_documents"]
-    name = plan.parts[part].removesuffix(".parquet")
+    part, number, _ = plan.row_groups[group]
+    name = f"{part.removesuffix('.parquet')}-{number:03d}"
     return LedgerRow(
         divide_stage(plan.selection), name, num_documents, num_documents, num_bytes=accounts["num_bytes"]
     )
@@ -185,7 +193,14 @@ def _read_cell(path: str, number: int) -> pa.Table:
         return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])
 
 
-def _to_batch(packed: Packed, cells: pa.Table, dtype: type[np.generic]) -> pa.RecordBatch:
+def to_batch(packed: Packed, cells: pa.Table, dtype: type[np.generic]) -> pa.RecordBatch:
+    """Sequences as a shard holds them.
+
+    Args:
+        packed: The sequences.
+        cells: The documents they hold, `CELL`.
+        dtype: Of a token.
+    """
     sequence_length = packed.tokens.shape[1]
     schema = token_shards.token_schema(dtype, sequence_length)
     tokens = pa.FixedSizeListArray.from_arrays(

@@ -1,7 +1,7 @@
 """Export of tokens: the documents of a dataset, tokenised, shuffled once and packed into sequences.
 
-    divide = each file of the dataset -> its documents as tokens, in cells by a seeded hash of doc_id
-    pack   = one cell of every file -> documents in the order of that hash -> sequences -> one token shard
+    divide = each row group of the dataset -> its documents as tokens, in cells by a seeded hash of doc_id
+    pack   = one cell of every row group -> documents in the order of that hash -> sequences -> one token shard
 
 The manifest is written last; a folder without one holds no tokens.
 """
@@ -22,6 +22,8 @@ from gristmill.pipelines.model_files import local_copy, model_path
 from gristmill.pipelines.recipe import Recipe, Tokens
 from gristmill.pipelines.token_shards import FOLDER, MANIFEST
 from gristmill.pipelines.tokenise import (
+    CELLS,
+    RowGroup,
     TokenPlan,
     divide_documents,
     divide_row,
@@ -64,13 +66,15 @@ def plan_tokens(workspace: Workspace, recipe: Recipe, spec: Tokens, dataset: dic
     selection = dataset["selection"]
     path = tokenizer_path(workspace, recipe, spec)
     tokenizer = load_tokenizer(path)
-    parts = tuple(entry["name"] for entry in dataset["files"])
-    num_bytes = sum(files.in_parallel(lambda part: _text_bytes(workspace.dataset(selection, part)), parts))
+    parts = [entry["name"] for entry in dataset["files"]]
+    of_parts = files.in_parallel(lambda part: _row_groups(workspace.dataset(selection, part), part), parts)
+    row_groups = tuple(group for groups in of_parts for group in groups)
+    num_bytes = sum(group.num_bytes for group in row_groups)
     itemsize = np.dtype(token_shards.token_dtype(tokenizer.vocab_size)).itemsize
     num_shards = -(-num_bytes * itemsize // (BYTES_PER_TOKEN * SHARD_BYTES))
     said = repr((dataset["identity"], _tokenizer_digest(path), spec, num_shards))
     identity = blake2b(said.encode(), digest_size=16).hexdigest()
-    return TokenPlan(workspace, selection, spec, path, identity, parts, num_shards, num_bytes)
+    return TokenPlan(workspace, selection, spec, path, identity, row_groups, num_shards)
 
 
 def load_tokenizer(path: str) -> Tokenizer:
@@ -112,16 +116,16 @@ def export_tokens(
         if all(files.in_parallel(lambda entry: files.exists(plan.path(entry["name"])), entries)):
             return manifest
     clear_tokens(plan.workspace, plan.selection, plan.identity)
-    run(range(len(plan.parts)), "DivideDocuments" >> _Each(_Divide(plan)))
+    run(range(len(plan.row_groups)), "DivideDocuments" >> _Each(_Divide(plan)))
     run(range(plan.num_shards), "PackShards" >> _Each(_Pack(plan)))
-    cells = [plan.cells(part) for part in range(len(plan.parts))]
-    divided = [divide_row(plan, part, _require_accounts(path)) for part, path in enumerate(cells)]
+    cells = [plan.cells(group) for group in range(len(plan.row_groups))]
+    divided = [divide_row(plan, group, _require_accounts(path)) for group, path in enumerate(cells)]
     accounts = files.in_parallel(lambda name: _require_accounts(plan.path(name)), names)
     _check_conservation(plan, dataset, accounts)
     packed = [pack_row(plan, number, account) for number, account in enumerate(accounts)]
     commit_ledger(plan.workspace, divide_stage(plan.selection), divided)
     commit_ledger(plan.workspace, pack_stage(plan.selection), packed)
-    files.delete(cells)
+    files.delete_folder(plan.path(CELLS))
     return _commit_manifest(plan, dataset, names, accounts)
 
 
@@ -147,7 +151,7 @@ class _Each(beam.PTransform):
 
 
 class _Divide(beam.DoFn):
-    """Numbers of parts of the dataset -> nothing; leaves their cells."""
+    """Numbers of row groups -> nothing; leaves their cells."""
 
     def __init__(self, plan: TokenPlan) -> None:
         self.plan = plan
@@ -155,9 +159,9 @@ class _Divide(beam.DoFn):
     def setup(self) -> None:
         self.tokenizer = load_tokenizer(self.plan.tokenizer)
 
-    def process(self, part: int) -> None:
-        if not is_made(self.plan.cells(part), self.plan.identity):
-            divide_documents(self.plan, part, self.tokenizer)
+    def process(self, group: int) -> None:
+        if not is_made(self.plan.cells(group), self.plan.identity):
+            divide_documents(self.plan, group, self.tokenizer)
 
 
 class _Pack(beam.DoFn):
@@ -253,11 +257,12 @@ def _tokenizer_digest(path: str) -> str:
     return Tokenizer.digest(local_copy(path))
 
 
-def _text_bytes(path: str) -> int:
+def _row_groups(path: str, part: str) -> list[RowGroup]:
     with files.open_read(path) as file:
         metadata = pq.read_metadata(file)
     column = metadata.schema.to_arrow_schema().get_field_index("text")
-    return sum(
+    sizes = (
         metadata.row_group(number).column(column).total_uncompressed_size
         for number in range(metadata.num_row_groups)
     )
+    return [RowGroup(part, number, size) for number, size in enumerate(sizes)]

@@ -1,0 +1,267 @@
+"""The feed: token shards -> batches of tensors, in an order that depends on nothing but the seed.
+
+    stream = samples of a mixture of datasets, each dataset in its own order of rows, epoch after epoch
+    batch  = the next `batch_size` samples of the stream, of which each rank takes its part
+
+Ranks and DataLoader workers only divide the batches among each other, so the stream is the same for any number of them,
+and its state is the number of samples taken of each dataset. Training processes need pyarrow, numpy and torch alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from gristmill.pipelines.mixture import Entry, choose_datasets
+from gristmill.pipelines.row_order import BLOCK_ROWS, RowOrder
+from gristmill.pipelines.token_shards import TokensError, TokenShard, check_shard, open_shard, read_manifest
+
+MAX_OPEN_SHARDS = 1024
+PLANNED_SAMPLES = 4096
+"""Samples whose rows are computed at once."""
+Integers = npt.NDArray[np.int64]
+Batch = dict[str, torch.Tensor]
+
+
+class TokenFeed(IterableDataset[Batch]):
+    """Batches for one rank: iterate over it, or hand it to a `DataLoader` with `batch_size=None`.
+
+    A batch has `tokens`, int64[b, s], and `loss_mask`, bool[b, s], False on padding. With `segments` it also has
+    `segment_ids`, the number of each token's document within its sequence, and `position_ids`, its place since that
+    document's start there, int64[b, s]: with them a model keeps attention inside documents.
+
+    A stream is iterated over once: ask for as many epochs as the training takes. The last samples of the stream that
+    fill no batch are left out.
+
+    Args:
+        datasets: Folder of tokens, or (folder, weight) of each dataset of a mixture.
+        batch_size: Sequences of all ranks together.
+        rank: This process.
+        world_size: Number of processes; divides `batch_size`.
+        seed: Of the order and of the mixture.
+        epochs: The stream ends where a dataset would begin one pass more than these; None: never.
+        shuffle_window: Rows that are shuffled among each other, a multiple of 256.
+        segments: Whether batches say where documents start.
+        verify: Whether a process compares a shard's checksum when it first opens it.
+
+    Raises:
+        TokensError: If the tokens are not there or do not go together.
+        ValueError: If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        datasets: str | Sequence[Entry],
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        epochs: int | None = 1,
+        shuffle_window: int = 1 << 16,
+        segments: bool = False,
+        verify: bool = True,
+    ) -> None:
+        super().__init__()
+        entries = [(datasets, 1.0)] if isinstance(datasets, str) else list(datasets)
+        _check_numbers(entries, batch_size, rank, world_size, shuffle_window)
+        self._weights = [weight for _, weight in entries]
+        self._datasets = [_Dataset(Path(path), seed, shuffle_window, verify) for path, _ in entries]
+        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+        self._seed, self._epochs, self._segments = seed, epochs, segments
+        self._samples = self._origin = 0
+        self._taken = np.zeros(len(entries), np.int64)
+        lengths = sorted({dataset.sequence_length for dataset in self._datasets})
+        if len(lengths) > 1:
+            raise TokensError(
+                f"sequences of {lengths} tokens in one mixture; export all with one sequence_length"
+            )
+        if len({dataset.identity for dataset in self._datasets}) < len(entries):
+            raise TokensError(
+                "a mixture holds the same tokens twice; give each dataset once, with its whole weight"
+            )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """What is left of the stream: this rank's part of the batches that fall to this DataLoader worker."""
+        worker = get_worker_info()
+        number, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        size = self._batch_size // self._world_size
+        part = slice(self._rank * size, (self._rank + 1) * size)
+        for plan in self._plans():
+            first = (plan.samples - self._origin) // self._batch_size
+            mine = np.arange((number - first) % num_workers, len(plan.chosen), num_workers)
+            places = self._locate(plan.chosen[mine, part], plan.index[mine, part])
+            for batch, of_batch in zip(mine.tolist(), places, strict=True):
+                self._samples = plan.samples + (batch + 1) * self._batch_size
+                self._taken = plan.taken[batch]
+                yield self._read(of_batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream is in this process, the same for every rank.
+
+        A DataLoader's workers iterate over copies: its own process asks `state_after`, or torchdata's
+        `StatefulDataLoader`, which collects the states of its workers.
+        """
+        state = self._state(self._samples, self._taken)
+        return state | {"origin": self._origin} if get_worker_info() else state
+
+    def state_after(self, num_batches: int) -> dict[str, Any]:
+        """Where the stream is once so many more batches are taken from it.
+
+        Raises:
+            ValueError: If it ends before.
+        """
+        if num_batches == 0:
+            return self._state(self._samples, self._taken)
+        left = num_batches
+        for plan in self._plans():
+            if left <= len(plan.chosen):
+                return self._state(plan.samples + left * self._batch_size, plan.taken[left - 1])
+            left -= len(plan.chosen)
+        raise ValueError(f"the stream ends after {num_batches - left:,} batches, before {num_batches:,}")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, with any number of ranks and workers, any batch size and any weights.
+
+        Datasets that are new in the mixture begin with their first epoch; those that left it are forgotten.
+
+        Raises:
+            ValueError: If the state is that of another seed, whose order is another.
+        """
+        if state["seed"] != self._seed:
+            raise ValueError(
+                f"state of seed {state['seed']}, this feed has {self._seed}; use the seed of the state"
+            )
+        self._samples = state["samples"]
+        self._origin = state.get("origin", self._samples)
+        self._taken = np.array([state["taken"].get(dataset.identity, 0) for dataset in self._datasets])
+
+    def _state(self, samples: int, taken: Integers) -> dict[str, Any]:
+        identities = [dataset.identity for dataset in self._datasets]
+        return {
+            "seed": self._seed,
+            "samples": samples,
+            "taken": dict(zip(identities, taken.tolist(), strict=True)),
+        }
+
+    def _plans(self) -> Iterator["_Plan"]:
+        """The batches of all ranks from here on, many at a time."""
+        num_batches = max(PLANNED_SAMPLES // self._batch_size, 1)
+        shape = num_batches, self._batch_size
+        numbers = np.arange(len(self._datasets))
+        epochs = np.inf if self._epochs is None else self._epochs
+        ends = epochs * np.array([dataset.num_rows for dataset in self._datasets])
+        start, before = self._samples, self._taken
+        while True:
+            chosen = choose_datasets(start + np.arange(shape[0] * shape[1]), self._weights, self._seed)
+            taken = before + np.cumsum(chosen[:, None] == numbers, axis=0)
+            index = np.take_along_axis(taken, chosen[:, None], axis=1)[:, 0] - 1
+            beyond = np.flatnonzero(index >= ends[chosen])
+            num_left = beyond[0] // self._batch_size if len(beyond) else num_batches
+            after = taken[self._batch_size - 1 :: self._batch_size]
+            yield _Plan(start, chosen.reshape(shape)[:num_left], index.reshape(shape)[:num_left], after)
+            if num_left < num_batches:
+                return
+            start, before = start + len(chosen), after[-1]
+
+    def _locate(self, chosen: Integers, index: Integers) -> list[list[list[int]]]:
+        """Dataset, shard and row in the shard of each sample of some batches."""
+        places = np.stack([chosen, index, index], axis=-1)
+        for number, dataset in enumerate(self._datasets):
+            of_dataset = chosen == number
+            places[of_dataset, 1:] = dataset.locate(index[of_dataset])
+        return places.tolist()
+
+    def _read(self, places: Sequence[Sequence[int]]) -> Batch:
+        shape = len(places), self._datasets[0].sequence_length
+        tokens = np.empty(shape, np.int64)
+        loss_mask = np.ones(shape, np.bool_)
+        starts = np.zeros(shape, np.bool_)
+        for sample, (number, shard_number, row) in enumerate(places):
+            shard = self._datasets[number].shard(shard_number)
+            tokens[sample] = shard.tokens[row]
+            for start, end in shard.masked_ranges(row):
+                loss_mask[sample, start:end] = False
+            if self._segments:
+                starts[sample, shard.starts(row)] = True
+        batch = {"tokens": tokens, "loss_mask": loss_mask}
+        if self._segments:
+            places_in_row = np.arange(shape[1])
+            batch["segment_ids"] = np.cumsum(starts, axis=1) - 1
+            last_starts = np.maximum.accumulate(np.where(starts, places_in_row, 0), axis=1)
+            batch["position_ids"] = places_in_row - last_starts
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """n batches of all ranks.
+
+    Args:
+        samples: Taken from the stream before them.
+        chosen: Dataset of each sample, int64[n, batch_size].
+        index: Its number in the dataset's own stream of epochs, int64[n, batch_size].
+        taken: Samples taken of each of d datasets after each batch, int64[at least n, d].
+    """
+
+    samples: int
+    chosen: Integers
+    index: Integers
+    taken: Integers
+
+
+class _Dataset:
+    """One folder of token shards; a shard is opened when a row of it is first wanted."""
+
+    def __init__(self, folder: Path, seed: int, shuffle_window: int, verify: bool) -> None:
+        manifest = read_manifest(folder)
+        self._folder, self._shards = folder, manifest["shards"]
+        self._unverified = set(range(len(self._shards))) if verify else set()
+        self._starts = np.cumsum([0] + [entry["num_rows"] for entry in self._shards])
+        self.identity, self.sequence_length = manifest["identity"], manifest["sequence_length"]
+        self.num_rows = int(self._starts[-1])
+        if self.num_rows == 0:
+            raise TokensError(f"{folder}: holds no sequences; expected at least one")
+        self._order = RowOrder(self.num_rows, seed, shuffle_window)
+
+    def locate(self, index: Integers) -> Integers:
+        """Shard, and row in it, of numbers of the dataset's stream of epochs, int64[k, 2]."""
+        rows = self._order.rows(index)
+        shards = np.searchsorted(self._starts, rows, "right") - 1
+        return np.stack([shards, rows - self._starts[shards]], axis=1)
+
+    def shard(self, number: int) -> TokenShard:
+        """A shard, open."""
+        entry = self._shards[number]
+        if number in self._unverified:
+            check_shard(self._folder, entry)
+            self._unverified.remove(number)
+        return _open(self._folder / entry["name"], entry["blake2b"])
+
+
+@lru_cache(MAX_OPEN_SHARDS)
+def _open(path: Path, blake2b: str) -> TokenShard:
+    """The shard of this checksum: another one at the same path is opened anew."""
+    return open_shard(path)
+
+
+def _check_numbers(
+    entries: Sequence[Entry], batch_size: int, rank: int, world_size: int, shuffle_window: int
+) -> None:
+    if batch_size < 1 or batch_size % world_size:
+        raise ValueError(
+            f"batch_size {batch_size} for {world_size} ranks; expected a multiple of their number"
+        )
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} of {world_size}; expected 0 to {world_size - 1}")
+    if shuffle_window < BLOCK_ROWS or shuffle_window % BLOCK_ROWS:
+        raise ValueError(f"shuffle_window {shuffle_window}; expected a multiple of {BLOCK_ROWS}")
+    weights = [weight for _, weight in entries]
+    if not weights or min(weights) <= 0:
+        raise ValueError(f"weights {weights}; expected datasets, each with a weight above 0")
