@@ -25,6 +25,13 @@ from gristmill.pipelines.token_shards import TokensError, TokenShard, check_shar
 MAX_OPEN_SHARDS = 1024
 PLANNED_SAMPLES = 4096
 """Samples whose rows are computed at once."""
+TENSORS = {
+    "tokens": torch.int64,
+    "segment_ids": torch.int64,
+    "position_ids": torch.int64,
+    "loss_mask": torch.bool,
+}
+"""What a batch may hold, the wider types first, so that all are aligned."""
 Integers = npt.NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
 
@@ -75,6 +82,8 @@ class TokenFeed(IterableDataset[Batch]):
         self._datasets = [_Dataset(Path(path), seed, shuffle_window, verify) for path, _ in entries]
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._seed, self._epochs, self._segments = seed, epochs, segments
+        self._names = [name for name in TENSORS if segments or name in ("tokens", "loss_mask")]
+        self._dtype = np.result_type(*(dataset.dtype for dataset in self._datasets))
         self._samples = self._origin = 0
         self._taken = np.zeros(len(entries), np.int64)
         lengths = sorted({dataset.sequence_length for dataset in self._datasets})
@@ -180,23 +189,25 @@ class TokenFeed(IterableDataset[Batch]):
 
     def _read(self, places: Sequence[Sequence[int]]) -> Batch:
         shape = len(places), self._datasets[0].sequence_length
-        tokens = np.empty(shape, np.int64)
-        loss_mask = np.ones(shape, np.bool_)
-        starts = np.zeros(shape, np.bool_)
+        batch = _allocate(shape, self._names)
+        rows = np.empty(shape, self._dtype)
+        loss_mask = batch["loss_mask"].fill_(True).numpy()
+        starts = np.zeros(shape, np.bool_) if self._segments else None
         for sample, (number, shard_number, row) in enumerate(places):
             shard = self._datasets[number].shard(shard_number)
-            tokens[sample] = shard.tokens[row]
-            for start, end in shard.masked_ranges(row):
-                loss_mask[sample, start:end] = False
-            if self._segments:
+            rows[sample] = shard.tokens[row]
+            if len(shard.masked):
+                for start, end in shard.masked_ranges(row):
+                    loss_mask[sample, start:end] = False
+            if starts is not None:
                 starts[sample, shard.starts(row)] = True
-        batch = {"tokens": tokens, "loss_mask": loss_mask}
-        if self._segments:
-            places_in_row = np.arange(shape[1])
-            batch["segment_ids"] = np.cumsum(starts, axis=1) - 1
-            last_starts = np.maximum.accumulate(np.where(starts, places_in_row, 0), axis=1)
-            batch["position_ids"] = places_in_row - last_starts
-        return {name: torch.from_numpy(values) for name, values in batch.items()}
+        batch["tokens"].numpy()[:] = rows
+        if starts is not None:
+            positions = np.arange(shape[1])
+            last_starts = np.maximum.accumulate(np.where(starts, positions, 0), axis=1)
+            batch["segment_ids"].numpy()[:] = np.cumsum(starts, axis=1) - 1
+            batch["position_ids"].numpy()[:] = positions - last_starts
+        return batch
 
 
 @dataclass(frozen=True)
@@ -222,9 +233,11 @@ class _Dataset:
     def __init__(self, folder: Path, seed: int, shuffle_window: int, verify: bool) -> None:
         manifest = read_manifest(folder)
         self._folder, self._shards = folder, manifest["shards"]
+        self._files = [(str(folder / entry["name"]), entry["blake2b"]) for entry in self._shards]
         self._unverified = set(range(len(self._shards))) if verify else set()
         self._starts = np.cumsum([0] + [entry["num_rows"] for entry in self._shards])
         self.identity, self.sequence_length = manifest["identity"], manifest["sequence_length"]
+        self.dtype = np.dtype(manifest["dtype"])
         self.num_rows = int(self._starts[-1])
         if self.num_rows == 0:
             raise TokensError(f"{folder}: holds no sequences; expected at least one")
@@ -238,15 +251,22 @@ class _Dataset:
 
     def shard(self, number: int) -> TokenShard:
         """A shard, open."""
-        entry = self._shards[number]
         if number in self._unverified:
-            check_shard(self._folder, entry)
+            check_shard(self._folder, self._shards[number])
             self._unverified.remove(number)
-        return _open(self._folder / entry["name"], entry["blake2b"])
+        return _open(*self._files[number])
+
+
+def _allocate(shape: tuple[int, int], names: Sequence[str]) -> Batch:
+    """Tensors in one storage: a DataLoader's worker sends every storage of a batch through a connection of its own."""
+    num_values = shape[0] * shape[1]
+    sizes = [num_values * TENSORS[name].itemsize for name in names]
+    pieces = torch.empty(sum(sizes), dtype=torch.uint8).split(sizes)
+    return {name: piece.view(TENSORS[name]).view(shape) for name, piece in zip(names, pieces, strict=True)}
 
 
 @lru_cache(MAX_OPEN_SHARDS)
-def _open(path: Path, blake2b: str) -> TokenShard:
+def _open(path: str, blake2b: str) -> TokenShard:
     """The shard of this checksum: another one at the same path is opened anew."""
     return open_shard(path)
 

@@ -100,14 +100,14 @@ def read_accounts(file: BinaryIO) -> dict[str, Any]:
     return accounts
 
 
-def open_shard(path: Path) -> TokenShard:
+def open_shard(path: str) -> TokenShard:
     """Map a shard into memory; nothing is read before it is used, and no file stays open.
 
     Raises:
         TokensError: If it is absent or no token shard.
     """
     try:
-        with pa.memory_map(str(path)) as file:
+        with pa.memory_map(path) as file:
             batch = pa.ipc.open_file(file).get_batch(0)
     except (OSError, pa.ArrowException) as error:
         raise TokensError(f"{path}: no token shard ({error}); export the tokens again") from error

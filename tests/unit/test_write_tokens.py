@@ -154,7 +154,7 @@ def test_best_fit_masks_its_padding(mill, tokenizer):
     assert padding == manifest["num_padding"] > 0
     assert manifest["num_tokens_dropped"] == 0
     assert {span["end"] for row in shard for span in row["masked"]} == {16}
-    opened = open_shard(folder(mill) / manifest["shards"][0]["name"])
+    opened = open_shard(str(folder(mill) / manifest["shards"][0]["name"]))
     assert opened.tokens.tolist() == [row["tokens"] for row in shard]
     assert opened.masked.tolist() == [[m["start"], m["end"]] for row in shard for m in row["masked"]]
 

@@ -60,7 +60,12 @@ def _write(folder, batches, identity, sequence_length):
             write_shard(file, batch, {"identity": identity})
         with (folder / name).open("rb") as file:
             entries.append({"name": name, "num_rows": len(batch), "blake2b": digest(file)})
-    manifest = {"identity": identity, "sequence_length": sequence_length, "shards": entries}
+    manifest = {
+        "identity": identity,
+        "sequence_length": sequence_length,
+        "dtype": "uint16",
+        "shards": entries,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert all(batch.schema.equals(token_schema(np.uint16, sequence_length)) for batch in batches)
     return str(folder)
