@@ -86,6 +86,7 @@ class TokenFeed(IterableDataset[Batch]):
         self._dtype = np.result_type(*(dataset.dtype for dataset in self._datasets))
         self._samples = self._origin = 0
         self._taken = np.zeros(len(entries), np.int64)
+        self._begin = self._samples, self._taken
         lengths = sorted({dataset.sequence_length for dataset in self._datasets})
         if len(lengths) > 1:
             raise TokensError(
@@ -102,7 +103,7 @@ class TokenFeed(IterableDataset[Batch]):
         number, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
         size = self._batch_size // self._world_size
         part = slice(self._rank * size, (self._rank + 1) * size)
-        for plan in self._plans():
+        for plan in self._plans(self._samples, self._taken):
             first = (plan.samples - self._origin) // self._batch_size
             mine = np.arange((number - first) % num_workers, len(plan.chosen), num_workers)
             places = self._locate(plan.chosen[mine, part], plan.index[mine, part])
@@ -121,15 +122,15 @@ class TokenFeed(IterableDataset[Batch]):
         return state | {"origin": self._origin} if get_worker_info() else state
 
     def state_after(self, num_batches: int) -> dict[str, Any]:
-        """Where the stream is once so many more batches are taken from it.
+        """Where the stream is so many batches after its start, or after the state that was loaded.
 
         Raises:
             ValueError: If it ends before.
         """
         if num_batches == 0:
-            return self._state(self._samples, self._taken)
+            return self._state(*self._begin)
         left = num_batches
-        for plan in self._plans():
+        for plan in self._plans(*self._begin):
             if left <= len(plan.chosen):
                 return self._state(plan.samples + left * self._batch_size, plan.taken[left - 1])
             left -= len(plan.chosen)
@@ -147,9 +148,10 @@ class TokenFeed(IterableDataset[Batch]):
             raise ValueError(
                 f"state of seed {state['seed']}, this feed has {self._seed}; use the seed of the state"
             )
-        self._samples = state["samples"]
+        taken = [state["taken"].get(dataset.identity, 0) for dataset in self._datasets]
+        self._samples, self._taken = state["samples"], np.array(taken)
         self._origin = state.get("origin", self._samples)
-        self._taken = np.array([state["taken"].get(dataset.identity, 0) for dataset in self._datasets])
+        self._begin = self._samples, self._taken
 
     def _state(self, samples: int, taken: Integers) -> dict[str, Any]:
         identities = [dataset.identity for dataset in self._datasets]
@@ -159,25 +161,24 @@ class TokenFeed(IterableDataset[Batch]):
             "taken": dict(zip(identities, taken.tolist(), strict=True)),
         }
 
-    def _plans(self) -> Iterator["_Plan"]:
-        """The batches of all ranks from here on, many at a time."""
+    def _plans(self, samples: int, taken_before: Integers) -> Iterator["_Plan"]:
+        """The batches of all ranks after some samples, many at a time."""
         num_batches = max(PLANNED_SAMPLES // self._batch_size, 1)
         shape = num_batches, self._batch_size
         numbers = np.arange(len(self._datasets))
         epochs = np.inf if self._epochs is None else self._epochs
         ends = epochs * np.array([dataset.num_rows for dataset in self._datasets])
-        start, before = self._samples, self._taken
         while True:
-            chosen = choose_datasets(start + np.arange(shape[0] * shape[1]), self._weights, self._seed)
-            taken = before + np.cumsum(chosen[:, None] == numbers, axis=0)
+            chosen = choose_datasets(samples + np.arange(shape[0] * shape[1]), self._weights, self._seed)
+            taken = taken_before + np.cumsum(chosen[:, None] == numbers, axis=0)
             index = np.take_along_axis(taken, chosen[:, None], axis=1)[:, 0] - 1
             beyond = np.flatnonzero(index >= ends[chosen])
             num_left = beyond[0] // self._batch_size if len(beyond) else num_batches
             after = taken[self._batch_size - 1 :: self._batch_size]
-            yield _Plan(start, chosen.reshape(shape)[:num_left], index.reshape(shape)[:num_left], after)
+            yield _Plan(samples, chosen.reshape(shape)[:num_left], index.reshape(shape)[:num_left], after)
             if num_left < num_batches:
                 return
-            start, before = start + len(chosen), after[-1]
+            samples, taken_before = samples + len(chosen), after[-1]
 
     def _locate(self, chosen: Integers, index: Integers) -> list[list[list[int]]]:
         """Dataset, shard and row in the shard of each sample of some batches."""

@@ -4,10 +4,10 @@
 
 Batches of 32 rows of 1,024 tokens from shards in the page cache, checksums left out, in one process and with two
 DataLoader workers. Beside it: Hugging Face datasets over the same rows, shuffled, the faster of its two ways; a bare
-memory map read at random rows; a DataLoader that yields one prebuilt tensor, which workers send once and then refer to; and
-one that yields a new tensor each time, without any data. All are measured in turn, five times, and the medians of the
-ratios printed. Without --peer-python a venv for datasets is made in the user's
-cache folder. Last, the time to the first batch with a manifest of 10,000 shards.
+memory map read at random rows; a DataLoader that yields one prebuilt tensor, whose storage is shared once; and one that
+yields a new tensor each time, without any data. All are measured in turn, five times, and the medians of the ratios
+printed. Without --peer-python a venv for datasets is made in the user's cache folder. Last, the time to the first batch
+with a manifest of 10,000 shards.
 """
 
 import argparse

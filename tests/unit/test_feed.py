@@ -126,7 +126,7 @@ def test_ranks_divide_the_same_batches(folder, world_size):
     assert global_batches(folder, 40, batch_size=12, epochs=None, world_size=world_size)[0] == one
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_divide_the_same_batches(folder, num_workers, monkeypatch):
     monkeypatch.setattr(feed_module, "PLANNED_SAMPLES", 50)
@@ -136,6 +136,33 @@ def test_workers_divide_the_same_batches(folder, num_workers, monkeypatch):
     assert heads(loader) == one
     feed.load_state_dict(feed.state_after(13))
     assert heads(DataLoader(feed, batch_size=None, num_workers=num_workers)) == one[13:]
+    assert feed.state_after(0)["samples"] == 130
+
+
+def test_the_loop_of_the_readme_stops_and_goes_on(folder):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = readme.partition("## Tokens for training")[2].partition("```python\n")[2].partition("```")[0]
+    code = code.replace("mill/datasets/small/tokens", folder)
+    seen = []
+
+    def train(tokens, loss_mask):
+        seen.append(tokens[:, 0].tolist())
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    space = {
+        "rank": 0,
+        "world_size": 1,
+        "train": train,
+        "checkpoint": TokenFeed(folder, batch_size=64).state_dict(),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        exec(code, space)
+    seen.pop()  # its step was never finished
+    seen.append("stopped")
+    exec(code, space)
+    seen.remove("stopped")
+    assert seen == heads(TokenFeed(folder, batch_size=64, epochs=2))
 
 
 @settings(deadline=None, max_examples=25)

@@ -104,7 +104,7 @@ RECIPE_KEYS = ", ".join(sorted(Recipe.model_fields))
         ),
         (
             "export.redact",
-            "export.redact: unknown key 'redact'; allowed: clean_lines, metadata, redact_pii; "
+            "export.redact: unknown key 'redact'; allowed: clean_lines, metadata, redact_pii, tokens; "
             "did you mean 'redact_pii'?",
         ),
     ],
