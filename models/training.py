@@ -18,12 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.models.language_model import LanguageModel
+from gristmill.models.schedule import COSINE, Schedule
 from gristmill.models.tokenizer import TokenizedTexts
 
 if TYPE_CHECKING:
     import torch
 
 CHECKPOINT = "checkpoint.safetensors"
+FORK = "fork.safetensors"
+"""A checkpoint from which trainings of other lengths go on."""
 CHECKPOINT_S = 60.0
 MICRO_BATCH_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 29}
 """Logits of one forward and backward pass, 128 MB and 2 GB in float32; a larger batch accumulates gradients."""
@@ -37,8 +40,9 @@ class TrainingPlan:
     Args:
         batch_tokens: Tokens of a step, about.
         learning_rate: At its peak.
-        warmup_share: Share of the steps over which the rate rises to it; then it falls by a cosine to a tenth.
+        schedule: Of the learning rate.
         epochs: Times that every sequence is seen.
+        num_steps: Steps of equal size in place of whole epochs, None for whole epochs.
         seed: Of the order of sequences.
         betas: Of AdamW.
         epsilon: Of AdamW.
@@ -49,8 +53,9 @@ class TrainingPlan:
 
     batch_tokens: int = 8192
     learning_rate: float = 1e-3
-    warmup_share: float = 0.05
+    schedule: Schedule = COSINE
     epochs: int = 1
+    num_steps: int | None = None
     seed: int = 0
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-15
@@ -103,22 +108,21 @@ def cut_sequences(stream: npt.NDArray[np.uint32], context: int) -> npt.NDArray[n
 def plan_steps(num_sequences: int, batch_size: int, plan: TrainingPlan) -> list[npt.NDArray[np.int64]]:
     """Which sequences each step takes: a seeded permutation for each epoch, cut into batches of equal size.
 
-    Batches differ by one sequence at most, so that the last step of an epoch is no noisier than the others.
+    Batches of whole epochs differ by one sequence at most, so that the last step of an epoch is no noisier than the
+    others. With a number of steps, batches may cross epochs, and a shorter training takes the first steps of a longer.
     """
-    steps: list[npt.NDArray[np.int64]] = []
-    for epoch in range(plan.epochs):
-        order = np.random.default_rng([plan.seed, epoch]).permutation(num_sequences)
-        steps += np.array_split(order, -(-num_sequences // batch_size))
-    return steps
+    num_epochs = plan.epochs if plan.num_steps is None else -(-plan.num_steps * batch_size // num_sequences)
+    orders = [
+        np.random.default_rng([plan.seed, epoch]).permutation(num_sequences) for epoch in range(num_epochs)
+    ]
+    if plan.num_steps is not None:
+        return list(np.concatenate(orders)[: plan.num_steps * batch_size].reshape(plan.num_steps, batch_size))
+    return [batch for order in orders for batch in np.array_split(order, -(-num_sequences // batch_size))]
 
 
 def learning_rate(step: int, num_steps: int, plan: TrainingPlan) -> float:
-    """The rate of a step (from 0): linear warm-up, then a cosine down to a tenth of the peak."""
-    warmup = max(round(plan.warmup_share * num_steps), 1)
-    if step < warmup:
-        return plan.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(num_steps - warmup, 1)
-    return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+    """The rate of a step (from 0)."""
+    return plan.learning_rate * plan.schedule.share(step, num_steps)
 
 
 def train(
@@ -127,6 +131,8 @@ def train(
     plan: TrainingPlan,
     folder: Path,
     report: Callable[[LogRow, int], None],
+    *,
+    fork_after: int | None = None,
 ) -> list[LogRow]:
     """Train a model in place; a training that was killed goes on from its last checkpoint.
 
@@ -136,6 +142,7 @@ def train(
         plan: How.
         folder: Where the checkpoint lies while the training runs.
         report: Called after each step with its row and the number of all steps.
+        fork_after: Steps after which a checkpoint is also left as `FORK`, None for no such checkpoint.
 
     Returns:
         One row a step.
@@ -167,6 +174,8 @@ def train(
             tokens = len(steps[step]) * (sequences.shape[1] - 1)
             state.log.append(LogRow(step + 1, seen + tokens, loss, rate, before + now - started))
             report(state.log[-1], len(steps))
+            if step + 1 == fork_after:
+                state.save(folder / FORK)
             if now - saved > CHECKPOINT_S:
                 state.save(checkpoint)
                 saved = now

@@ -55,6 +55,14 @@ SCORE_COLUMNS = (
     "minimum DOUBLE, maximum DOUBLE, higher_is_better BOOLEAN, description VARCHAR, follows VARCHAR, "
     "deviation VARCHAR, libraries JSON"
 )
+ABLATIONS = (
+    "selection VARCHAR, seed BIGINT, multiple BIGINT, num_tokens BIGINT, epochs DOUBLE, training_loss DOUBLE, "
+    "bits_per_byte DOUBLE, seconds DOUBLE"
+)
+ABLATION_TASKS = (
+    "selection VARCHAR, seed BIGINT, multiple BIGINT, num_tokens BIGINT, task VARCHAR, num_questions BIGINT, "
+    "accuracy DOUBLE, standard_error DOUBLE, chance DOUBLE"
+)
 FUNNEL = (
     "selection VARCHAR, position INTEGER, step VARCHAR, num_in BIGINT, num_kept BIGINT, num_chars_in BIGINT, "
     "num_chars_kept BIGINT"
@@ -168,6 +176,7 @@ def build_catalog(workspace: Workspace, folder: Path) -> Path:
     _add_scores(builder, workspace, shards, names, local)
     _add_duplicates(builder, workspace, shards, names, local)
     _add_records(builder, workspace, names)
+    _add_ablations(builder, workspace, names)
     for name, view in sql.views().items():
         connection.execute(f"CREATE VIEW {name} AS {view.text}")
         connection.execute(f"COMMENT ON VIEW {name} IS {quote(view.description)}")
@@ -379,6 +388,23 @@ def _add_records(builder: _Builder, workspace: Workspace, names: set[str]) -> No
             )
     builder.rows("raw_datasets", DATASETS, datasets)
     builder.rows("raw_runs", RUNS, runs)
+
+
+def _add_ablations(builder: _Builder, workspace: Workspace, names: set[str]) -> None:
+    trainings, tasks = [], []
+    for name in sorted(names):
+        if name.startswith("ablations/") and name.count("/") == 2:
+            found = workspace.read_json(*name.split("/"))
+            key = [found[column] for column in ("selection", "seed", "multiple", "num_tokens")]
+            measured = ("epochs", "training_loss", "bits_per_byte", "seconds")
+            trainings.append([*key, *(found[column] for column in measured)])
+            judged = ("num_questions", "accuracy", "standard_error", "chance")
+            tasks += [
+                [*key, task, *(accuracy[column] for column in judged)]
+                for task, accuracy in found["tasks"].items()
+            ]
+    builder.rows("raw_ablations", ABLATIONS, trainings)
+    builder.rows("raw_ablation_tasks", ABLATION_TASKS, tasks)
 
 
 def _local_folder(workspace: Workspace) -> Path:

@@ -144,6 +144,27 @@ def export(context: click.Context, recipe: str, overrides: Sequence[str], quiet:
     _run_stage(context, recipe, overrides, quiet, "export")
 
 
+@_recipe_command(
+    "ablate",
+    "Train the same small model on each selection and on random documents, and compare what they learn.",
+)
+def ablate(context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool) -> None:
+    """Proof that a selection teaches."""
+    from gristmill.pipelines.ablate import PLOT, SUMMARY
+    from gristmill.pipelines.ablate import ablate as run_ablation
+    from gristmill.pipelines.ablation_report import FOLDER
+
+    curation = _prepare(context, recipe, overrides, quiet)
+    rows = run_ablation(curation).table()
+    if quiet:
+        return
+    _print_table("ablation", list(rows[0]), rows)
+    workspace = _shown(curation.recipe.workspace)
+    for title, name in (("curves", PLOT), ("numbers", SUMMARY)):
+        click.echo(f"{title:<10} {os.path.join(workspace, FOLDER, name)}")
+    click.echo(f'questions  gristmill sql {workspace} "from ablations"')
+
+
 def _run_stage(
     context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool, stage: str
 ) -> None:

@@ -34,7 +34,7 @@ from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
 from gristmill.pipelines.progress import QuietReporter, Reporter, watched
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import Limits, ReadDocuments, is_stream, is_written
-from gristmill.pipelines.recipe import Duplicates, Recipe, Selection
+from gristmill.pipelines.recipe import Duplicates, Recipe, Selection, Target
 from gristmill.pipelines.records import Split
 from gristmill.pipelines.runner import is_dataflow, num_workers, run_pipeline
 from gristmill.pipelines.score_documents import (
@@ -123,7 +123,7 @@ class Curation:
         """
         workspace = open_workspace(self.recipe.workspace, create="ingest" in stages)
         summary = Summary()
-        with locked(workspace), _recorded(workspace, command):
+        with locked(workspace), recorded(workspace, command):
             if "ingest" in stages:
                 plan = self.plan_ingest(workspace)
                 summary.notes += plan.warnings
@@ -201,21 +201,30 @@ class Curation:
 
     def train(self, workspace: Workspace, shards: Sequence[Shard], names: Sequence[str]) -> list[str]:
         """Samples of the corpus, and the target -> auxiliary models; returns warnings."""
-        target = self.ingest_target(workspace) if any(KINDS[name].needs_target for name in names) else []
-        training = Training(workspace, self.recipe, tuple(shards), tuple(target), self.reporter, self._run)
-        return train_models(training, names)
+        with_target = any(KINDS[name].needs_target for name in names)
+        return train_models(self.training(workspace, shards, with_target=with_target), names)
+
+    def training(self, workspace: Workspace, shards: Sequence[Shard], *, with_target: bool) -> Training:
+        """What models are trained from, the target's documents ingested where they are needed."""
+        target = self.ingest_target(workspace) if with_target else []
+        return Training(workspace, self.recipe, tuple(shards), tuple(target), self.reporter, self._run)
 
     def ingest_target(self, workspace: Workspace) -> list[Shard]:
         """The target's documents -> shards of their own."""
-        target = open_workspace(target_workspace(workspace, self.recipe.target).root, create=True)
-        inputs = [entry.as_input() for entry in self.recipe.target]
-        plan = plan_ingest(target, self.recipe.model_copy(update={"corpus": inputs}))
-        shards = self.ingest(target, plan)[0]
+        beside = target_workspace(workspace, self.recipe.target)
+        shards = self.ingest_beside(beside, self.recipe.target)
         if not any(shard.num_bytes for shard in shards):
             raise RecipeError(
                 "target: it holds no text; expected documents that the trained model should be good at"
             )
         return shards
+
+    def ingest_beside(self, workspace: Workspace, entries: Sequence[Target]) -> list[Shard]:
+        """Documents that are no part of the corpus -> shards of a workspace of their own."""
+        open_workspace(workspace.root, create=True)
+        inputs = [entry.as_input() for entry in entries]
+        plan = plan_ingest(workspace, self.recipe.model_copy(update={"corpus": inputs}))
+        return self.ingest(workspace, plan)[0]
 
     def score(self, workspace: Workspace, shards: Sequence[Shard]) -> None:
         """Shards -> one side file for each scorer."""
@@ -284,7 +293,7 @@ class Curation:
         check_keep_rates(compiled, [FunnelStep(**step) for step in decisions["funnel"]])
         identity = blake2b(repr((decisions["kept"], parents, export)).encode(), digest_size=16).hexdigest()
         manifest = workspace.read_json("datasets", name, "manifest.json")
-        recipe = self.recipe.model_dump(mode="json", exclude={"workspace"})
+        recipe = self.recipe.model_dump(mode="json", exclude={"workspace", "ablate"})
         if manifest is not None and (manifest["identity"], manifest["recipe"]) == (identity, recipe):
             paths = [workspace.dataset(name, file["name"]) for file in manifest["files"]]
             if all(map(files.exists, paths)):
@@ -313,6 +322,13 @@ class Curation:
             ScorerError: If a model is not there or cannot be used.
         """
         return [localised(scorer) for scorer in self.scorers]
+
+    def cutter(self, compiled: CompiledSelection) -> ColorFilter | None:
+        """The scorer whose windows a selection chooses, None where it chooses whole documents."""
+        if compiled.window_scores is None:
+            return None
+        (cutter,) = (scorer for scorer in self.scorers if isinstance(scorer, ColorFilter))
+        return cutter
 
     def _signed(self, workspace: Workspace, shards: Sequence[Shard], rule: Duplicates) -> Corpus:
         (scorer,) = (scorer for scorer in self.scorers if isinstance(scorer, MinHash))
@@ -347,10 +363,7 @@ class Curation:
         parts: Sequence[write_dataset.Part],
         identity: str,
     ) -> PipelineResult:
-        name, export = compiled.selection.name, self.recipe.export
-        cutter = None
-        if compiled.window_scores is not None:
-            (cutter,) = (scorer for scorer in self.scorers if isinstance(scorer, ColorFilter))
+        name, export, cutter = compiled.selection.name, self.recipe.export, self.cutter(compiled)
         write = write_dataset.WriteDataset(workspace, name, export, identity, cutter)
         return self._run(parts, "WriteDataset" >> write)
 
@@ -452,7 +465,7 @@ def reported(reporter: Reporter, stage: str, shards: Sequence[Shard]) -> Iterato
 
 
 @contextmanager
-def _recorded(workspace: Workspace, command: str) -> Iterator[None]:
+def recorded(workspace: Workspace, command: str) -> Iterator[None]:
     """Leave a record of the run, however it ends."""
     started = time.time()
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))

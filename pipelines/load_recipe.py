@@ -5,7 +5,7 @@ nearest valid name.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from gristmill.pipelines import files
-from gristmill.pipelines.recipe import MAX_FOUND, Block, Export, Models, Recipe, Section, nearest
+from gristmill.pipelines.recipe import MAX_FOUND, Block, Export, Input, Models, Recipe, Section, nearest
 from gristmill.scorers.base import RecipeError, ScorerError
 from gristmill.scorers.registry import path_options
 
@@ -195,15 +195,21 @@ def _with_absolute_paths(recipe: Recipe, folder: str) -> Recipe:
             return os.path.normpath(os.path.join(folder, path))
         return f"{folder}/{os.path.normpath(path)}"
 
+    def entries(inputs: Sequence[Input]) -> list[Input]:
+        return [item.model_copy(update={"path": absolute(item.path)}) for item in inputs]
+
     return recipe.model_copy(
         update={
             "workspace": absolute(recipe.workspace),
-            "corpus": [item.model_copy(update={"path": absolute(item.path)}) for item in recipe.corpus],
+            "corpus": entries(recipe.corpus),
             "block": Block(
                 **{kind: [absolute(p) for p in paths] for kind, paths in recipe.block.model_dump().items()}
             ),
             "export": _with_absolute_tokenizer(recipe.export, absolute),
-            "target": [item.model_copy(update={"path": absolute(item.path)}) for item in recipe.target],
+            "target": entries(recipe.target),
+            "ablate": recipe.ablate.model_copy(
+                update={"held_out": entries(recipe.ablate.held_out), "tasks": entries(recipe.ablate.tasks)}
+            ),
             "models": _with_absolute_paths_of_models(recipe.models, absolute),
             "score": [
                 {name: _with_absolute_models(name, options, absolute)} if options else name
@@ -253,6 +259,9 @@ def _unreachable(recipe: Recipe) -> Iterator[str]:
     paths = {"workspace": recipe.workspace}
     paths |= {f"corpus.{number}.path": item.path for number, item in enumerate(recipe.corpus)}
     paths |= {f"target.{number}.path": item.path for number, item in enumerate(recipe.target)}
+    for kind in ("held_out", "tasks"):
+        of_kind = enumerate(getattr(recipe.ablate, kind))
+        paths |= {f"ablate.{kind}.{number}.path": item.path for number, item in of_kind}
     for kind, lists in recipe.block.model_dump().items():
         paths |= {f"block.{kind}.{number}": path for number, path in enumerate(lists)}
     schemes = files.schemes()

@@ -377,6 +377,57 @@ class Models(Section):
     target_classifier: TargetClassifierModel = TargetClassifierModel()
 
 
+class Task(Target):
+    """Multiple-choice questions that ablations ask, read like those of a target; `source` names the task."""
+
+    source: Text
+    text: Text = "prompt"
+    choices: Text = "choices"
+    answer: Text = "label"
+
+
+class Ablate(Section):
+    """How `gristmill ablate` shows that a selection teaches: the same model, trained on each and on random documents.
+
+    Every training sees `tokens`, those of the smallest selection where it is null; one on random documents sees the
+    `multiples` of that. The models are judged by the documents of `held_out`, or the target's held-out ones where it is
+    empty, and by the questions of `tasks`.
+    """
+
+    size: Size = "300k"
+    context: Count = 128
+    tokens: Count | None = None
+    multiples: list[Count] = [1, 2, 4, 8, 16]
+    seeds: Count = 3
+    batch_tokens: Count = 2048
+    learning_rate: Rate = 3e-3
+    held_out: list[Target] = []
+    tasks: list[Task] = []
+
+    @field_validator("held_out", "tasks", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("multiples")
+    @classmethod
+    def _check_multiples(cls, multiples: list[int]) -> list[int]:
+        if multiples[:1] != [1] or sorted(set(multiples)) != multiples:
+            raise ValueError(
+                f"found {multiples}; expected ascending whole numbers from 1, such as [1, 2, 4, 8, 16]"
+            )
+        return multiples
+
+    @model_validator(mode="after")
+    def _refuse_twins(self) -> "Ablate":
+        sources = [entry.source for entry in [*self.held_out, *self.tasks]]
+        if twins := {source for source in sources if sources.count(source) > 1}:
+            raise ValueError(
+                f"{min(twins)!r} is the source of two entries; give every entry a source of its own"
+            )
+        return self
+
+
 class Recipe(Section):
     """A whole recipe, every path absolute."""
 
@@ -389,6 +440,7 @@ class Recipe(Section):
     duplicates: Duplicates | None = None
     select: list[Selection] = []
     export: Export = Export()
+    ablate: Ablate = Ablate()
     max_reject_rate: Share = 0.01
     max_document_bytes: Annotated[int, Field(ge=1, strict=True)] = 32 << 20
 

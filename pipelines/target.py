@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from gristmill.pipelines.jsonl import field_getter
 from gristmill.pipelines.recipe import Target
+from gristmill.pipelines.sample_texts import Sample
 from gristmill.pipelines.score_documents import Shard, read_batches
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError
@@ -17,11 +18,23 @@ from gristmill.scorers.base import RecipeError
 BLANK = re.compile(r"(?<!\w)_(?!\w)")
 
 
-def target_workspace(workspace: Workspace, entries: Sequence[Target]) -> Workspace:
+HELD_OUT = 0.1
+"""Share of the target's documents that no model is trained on: by them models and selections are judged."""
+MIN_DIVIDED = 20
+"""Documents of a target from which some are held out; of fewer every one is needed."""
+
+
+def held_out_sample(shards: Sequence[Shard]) -> Sample:
+    """The documents of a target that are held out."""
+    is_divided = sum(shard.num_rows for shard in shards) >= MIN_DIVIDED
+    return Sample(seed=0, low=0.0, high=HELD_OUT if is_divided else 0.0)
+
+
+def target_workspace(workspace: Workspace, entries: Sequence[Target], folder: str = "target") -> Workspace:
     """Where the documents of a target lie; a recipe that names another target finds nothing of the one before."""
     said = [entry.as_input().model_dump(mode="json", exclude={"licence"}) for entry in entries]
     digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
-    return Workspace(workspace.path("target", digest))
+    return Workspace(workspace.path(folder, digest))
 
 
 def target_texts(
@@ -50,19 +63,29 @@ def target_texts(
 
 def _apply(batch: pa.RecordBatch, rules: dict[str, Target]) -> pa.RecordBatch:
     kept, texts = [], []
-    columns = (batch[name].to_pylist() for name in ("text", "source", "metadata"))
-    for row, (text, source, metadata) in enumerate(zip(*columns, strict=True)):
-        rule = rules[source]
-        fields = json.loads(metadata or "{}") | {"source": source}
-        if all(str(field_getter(name)(fields)) == value for name, value in rule.only.items()):
+    for row, text, fields in records(batch):
+        rule = rules[fields["source"]]
+        if is_wanted(fields, rule):
             kept.append(row)
             texts.append(text if rule.choices is None else answered(text, fields, rule))
     taken = batch.take(pa.array(kept, pa.int64()))
     return taken.set_column(1, "text", pa.array(texts, pa.large_string()))
 
 
-def answered(question: str, fields: dict[str, Any], rule: Target) -> str:
-    """A question with its correct answer, as a fluent continuation.
+def records(batch: pa.RecordBatch) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Row, text and other fields of each record."""
+    columns = (batch[name].to_pylist() for name in ("text", "source", "metadata"))
+    for row, (text, source, metadata) in enumerate(zip(*columns, strict=True)):
+        yield row, text, json.loads(metadata or "{}") | {"source": source}
+
+
+def is_wanted(fields: dict[str, Any], rule: Target) -> bool:
+    """Whether a record has the values that `only` names."""
+    return all(str(field_getter(name)(fields)) == value for name, value in rule.only.items())
+
+
+def answers_of(fields: dict[str, Any], rule: Target) -> tuple[list[str], int]:
+    """The possible answers of a record, and the number of the right one.
 
     Raises:
         RecipeError: If the record has no such answer.
@@ -71,9 +94,19 @@ def answered(question: str, fields: dict[str, Any], rule: Target) -> str:
     number = int(answer) if str(answer).isdecimal() else -1
     if not (isinstance(choices, list) and 0 <= number < len(choices)):
         raise RecipeError(
-            f"target: {rule.path}: a record has {rule.choices}={choices!r} and {rule.answer}={answer!r}; expected a "
-            "list of answers and the number of the right one, from 0"
+            f"{rule.source}: {rule.path}: a record has {rule.choices}={choices!r} and {rule.answer}={answer!r}; "
+            "expected a list of answers and the number of the right one, from 0"
         )
-    right = str(choices[number])
+    return [str(choice) for choice in choices], number
+
+
+def answered(question: str, fields: dict[str, Any], rule: Target) -> str:
+    """A question with its correct answer, as a fluent continuation.
+
+    Raises:
+        RecipeError: If the record has no such answer.
+    """
+    choices, number = answers_of(fields, rule)
+    right = choices[number]
     filled, num_blanks = BLANK.subn(lambda _: right, question, count=1)
     return filled if num_blanks else f"{question} {right}"

@@ -10,13 +10,14 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gristmill.models import ngram_counts
 from gristmill.models.classifier_training import train_classifier
 from gristmill.models.text_classifier import FILE
 from gristmill.pipelines import files
 from gristmill.pipelines.recipe import Target
-from gristmill.pipelines.sample_texts import Sample
+from gristmill.pipelines.sample_texts import Sample, is_sampled
 from gristmill.pipelines.score_documents import cut_batches, read_batches
 from gristmill.pipelines.target import target_texts, target_workspace
 from gristmill.pipelines.training import Training
@@ -43,7 +44,9 @@ class CountNgrams(beam.PTransform):
     def __init__(self, training: Training, folder: str) -> None:
         super().__init__()
         num_buckets = training.models.importance.num_buckets
-        self.count = partial(count_shard, training.workspace, training.recipe.target, num_buckets)
+        self.count = partial(
+            count_shard, training.workspace, training.recipe.target, training.held_out, num_buckets
+        )
         self.write = partial(write_counts, training.workspace, folder)
 
     def expand(self, shards: beam.PCollection) -> beam.PCollection:
@@ -57,14 +60,18 @@ class CountNgrams(beam.PTransform):
 
 
 def count_shard(
-    workspace: Workspace, entries: Sequence[Target], num_buckets: int, element: tuple[str, Any]
+    workspace: Workspace,
+    entries: Sequence[Target],
+    held_out: Sample,
+    num_buckets: int,
+    element: tuple[str, Any],
 ) -> tuple[str, Counts]:
     """The hashed n-grams of one shard of pool or target, int64[num_buckets]."""
     kind, shard = element
+    batches = read_batches(workspace, shard.name)
     if kind == "target":
-        batches = target_texts(target_workspace(workspace, entries), [shard], entries)
-    else:
-        batches = read_batches(workspace, shard.name)
+        documents = target_texts(target_workspace(workspace, entries), [shard], entries)
+        batches = (batch.filter(pc.invert(is_sampled(batch, held_out))) for batch in documents)
     counts = [count_ngrams(TextBatch(batch), num_buckets) for batch in cut_batches(batches)]
     return kind, sum_counts([np.zeros(num_buckets, np.int64), *counts])
 

@@ -6,7 +6,7 @@ conditional = the prior fine-tuned on the target
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 
 from gristmill.models.language_model import SAMPLE, SIZES, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
-from gristmill.models.training import LogRow, TrainingPlan, join_documents, train
+from gristmill.models.training import TrainingPlan, join_documents
 from gristmill.pipelines.model_files import LOG_FILE
-from gristmill.pipelines.sample_texts import Sample, is_sampled
 from gristmill.pipelines.training import Training
 from gristmill.scorers.base import RecipeError
 from gristmill.scorers.schema import TRAINING
@@ -30,12 +29,8 @@ Loaded = TypeVar("Loaded")
 
 PROBED_BYTES = 1 << 20
 """Text on which bytes a token are measured."""
-HELD_OUT = 0.05
-"""Share of the target's documents that is not trained on, to see afterwards whether it differs from the pool."""
-MIN_DIVIDED = 20
-"""Documents of a target from which some are held out; of fewer every one is needed."""
 MAX_COMPARED = 200
-"""Documents of each that are compared, about, by their beginnings."""
+"""Held-out documents of the target, and about as many of the pool, that are compared by their beginnings."""
 COMPARED_CHARS = 1000
 LOOK_ALIKE = 0.6
 """Area under the ROC curve of held-out target against pool below which there is little to choose by."""
@@ -54,11 +49,8 @@ def make_tokenizer(training: Training, folder: Path, made: Path) -> dict[str, An
 def make_prior(training: Training, folder: Path, made: Path) -> dict[str, Any]:
     """Train a language model on a sample of the corpus of about so many tokens."""
     spec = training.models.prior
-    tokenizer = _usable("models.tokenizer", lambda: _load_tokenizer(training.path("tokenizer")))
-    probe = _joined(training.texts(training.sample(PROBED_BYTES, spec.seed)))
-    num_tokens = int(tokenizer.count(probe).sum())
-    num_bytes = pc.sum(pc.binary_length(probe)).as_py() or 0
-    sample = training.sample(spec.tokens * num_bytes / max(num_tokens, 1), spec.seed)
+    tokenizer = usable("models.tokenizer", lambda: load_tokenizer(training.path("tokenizer")))
+    sample = training.sample(spec.tokens * bytes_per_token(training, tokenizer), spec.seed)
     stream = write_stream(folder / "stream", training.texts(sample), tokenizer)
     if len(stream) < 2:
         raise RecipeError("models.prior: the corpus holds no text to train on")
@@ -72,19 +64,18 @@ def make_prior(training: Training, folder: Path, made: Path) -> dict[str, Any]:
 def make_conditional(training: Training, folder: Path, made: Path) -> dict[str, Any]:
     """Fine-tune the prior on the target, and see whether the two then tell target and pool apart."""
     spec = training.models.conditional
-    prior = _usable("models.prior", lambda: LanguageModel.load(training.path("prior")))
-    num_documents = sum(shard.num_rows for shard in training.target)
-    share = min(HELD_OUT, MAX_COMPARED / num_documents) if num_documents >= MIN_DIVIDED else 0.0
-    held_out, rest = Sample(seed=0, low=0.0, high=share), Sample(seed=0, low=share, high=1.0)
-    stream = write_stream(folder / "stream", _texts(training, rest), prior.tokenizer)
+    prior = usable("models.prior", lambda: LanguageModel.load(training.path("prior")))
+    trained_on = (batch["text"] for batch in training.target_documents())
+    stream = write_stream(folder / "stream", trained_on, prior.tokenizer)
     if len(stream) < 2:
         raise RecipeError("target: it holds no text; expected documents to fine-tune the prior on")
-    model = _usable("models.prior", lambda: LanguageModel.load(training.path("prior")))
+    model = usable("models.prior", lambda: LanguageModel.load(training.path("prior")))
     plan = TrainingPlan(
         batch_tokens=spec.batch_tokens, learning_rate=spec.learning_rate, seed=spec.seed, epochs=spec.epochs
     )
     facts = _train("conditional", training, model, stream, plan, folder, made)
-    auc = _separation(training, prior, model, _joined(_texts(training, held_out)))
+    held_out = _joined(batch["text"] for batch in training.held_out_documents())
+    auc = _separation(training, prior, model, held_out[:MAX_COMPARED])
     warnings = []
     if auc is not None and auc < LOOK_ALIKE:
         warnings.append(
@@ -92,6 +83,13 @@ def make_conditional(training: Training, folder: Path, made: Path) -> dict[str, 
             f"with an area under the ROC curve of {auc:.2f}, 0.5 being chance; CoLoR-Filter has little to choose by"
         )
     return facts | {"target_against_pool_auc": auc, "warnings": warnings}
+
+
+def bytes_per_token(training: Training, tokenizer: Tokenizer) -> float:
+    """Bytes of text that a token stands for, by a sample of the corpus."""
+    probe = _joined(training.texts(training.sample(PROBED_BYTES, seed=0)))
+    num_bytes = pc.sum(pc.binary_length(probe)).as_py() or 0
+    return float(num_bytes / max(int(tokenizer.count(probe).sum()), 1))
 
 
 def write_stream(
@@ -139,28 +137,13 @@ def _train(
     folder: Path,
     made: Path,
 ) -> dict[str, Any]:
-    """Train with progress, save the model with its log, and say what was done."""
-
-    def report(row: LogRow, num_steps: int) -> None:
-        training.reporter.update(row.step, row.num_tokens, row.seconds)
-
-    training.reporter.start_training(name, len(stream) * plan.epochs)
-    try:
-        log = train(model, stream, plan, folder, report)
-    except ValueError as error:
-        raise RecipeError(f"models.{name}: {error}") from error
+    """Train, save the model with its log, and say what was done."""
+    log = usable(f"models.{name}", lambda: training.fit(name, model, stream, plan, folder))
     last = log[-1]
-    training.reporter.finish(last.step, last.num_tokens, last.seconds)
     model.save(made)
     rows = [{"model": name, **asdict(row)} for row in log]
     pq.write_table(pa.Table.from_pylist(rows, TRAINING), made / LOG_FILE)
     return {"num_steps": last.step, "num_tokens": last.num_tokens, "loss": last.loss}
-
-
-def _texts(training: Training, sample: Sample) -> Iterator[pa.LargeStringArray]:
-    """The texts of a sample of the target, an array a batch."""
-    for batch in training.target_documents():
-        yield batch["text"].filter(is_sampled(batch, sample))
 
 
 def _joined(arrays: Iterable[pa.LargeStringArray]) -> pa.LargeStringArray:
@@ -189,14 +172,14 @@ def _gain(
     return (before.nll - after.nll) / np.maximum(before.num_tokens, 1)
 
 
-def _load_tokenizer(path: str) -> Tokenizer:
+def load_tokenizer(path: str) -> Tokenizer:
     """A tokenizer that can end documents."""
     tokenizer = Tokenizer.load(path)
     _ = tokenizer.end_of_text
     return tokenizer
 
 
-def _usable(place: str, load: Callable[[], Loaded]) -> Loaded:
+def usable(place: str, load: Callable[[], Loaded]) -> Loaded:
     """What a path of the recipe holds.
 
     Raises:

@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
@@ -159,7 +159,7 @@ def identity_of(training: Training, name: str) -> str:
         said += [
             entry.model_dump(mode="json", exclude={"path", "licence"}) for entry in training.recipe.target
         ]
-        said += [shard.content for shard in training.target]
+        said += [asdict(training.held_out), *(shard.content for shard in training.target)]
     return blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 

@@ -2,17 +2,23 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from gristmill.models.language_model import LanguageModel
+from gristmill.models.training import LogRow, TrainingPlan, train
 from gristmill.pipelines.model_files import local_copy, model_path
 from gristmill.pipelines.progress import Reporter
 from gristmill.pipelines.recipe import Models, Recipe
-from gristmill.pipelines.sample_texts import Sample, sample_texts, share_of
+from gristmill.pipelines.sample_texts import Sample, is_sampled, sample_texts, share_of
 from gristmill.pipelines.score_documents import Shard
-from gristmill.pipelines.target import target_texts, target_workspace
+from gristmill.pipelines.target import held_out_sample, target_texts, target_workspace
 from gristmill.pipelines.workspace import Workspace
 
 
@@ -58,6 +64,44 @@ class Training:
         """The sample's texts, an array a batch."""
         return sample_texts(self.workspace, self.shards, sample)
 
+    @property
+    def held_out(self) -> Sample:
+        """Documents of the target that no model is trained on: by them models and selections are judged."""
+        return held_out_sample(self.target)
+
     def target_documents(self) -> Iterator[pa.RecordBatch]:
-        """The target's doc_ids and texts, batch by batch."""
-        return target_texts(self.target_workspace, self.target, self.recipe.target)
+        """The doc_ids and texts of the target that models are trained on, batch by batch."""
+        for batch in target_texts(self.target_workspace, self.target, self.recipe.target):
+            yield batch.filter(pc.invert(is_sampled(batch, self.held_out)))
+
+    def held_out_documents(self) -> Iterator[pa.RecordBatch]:
+        """The doc_ids and texts of the target that models are judged by, batch by batch."""
+        for batch in target_texts(self.target_workspace, self.target, self.recipe.target):
+            yield batch.filter(is_sampled(batch, self.held_out))
+
+    def fit(
+        self,
+        name: str,
+        model: LanguageModel,
+        stream: npt.NDArray[np.uint32],
+        plan: TrainingPlan,
+        folder: Path,
+        *,
+        fork_after: int | None = None,
+    ) -> list[LogRow]:
+        """Train a language model as `train` does, under the reporter's eyes.
+
+        Raises:
+            ValueError: If there is nothing to train on, or the loss is no longer finite.
+        """
+
+        def report(row: LogRow, num_steps: int) -> None:
+            self.reporter.update(row.step, row.num_tokens, row.seconds)
+
+        num_tokens = (
+            len(stream) * plan.epochs if plan.num_steps is None else plan.num_steps * plan.batch_tokens
+        )
+        self.reporter.start_training(name, num_tokens)
+        log = train(model, stream, plan, folder, report, fork_after=fork_after)
+        self.reporter.finish(log[-1].step, log[-1].num_tokens, log[-1].seconds)
+        return log

@@ -77,6 +77,16 @@ FROM raw_models
 SELECT model, step, num_tokens, loss, learning_rate, seconds
 FROM raw_training
 
+-- name: ablations
+-- One row per training of an ablation: what it was trained on, how long, and its loss on held-out documents.
+SELECT selection, seed, multiple, num_tokens, epochs, training_loss, bits_per_byte, seconds
+FROM raw_ablations
+
+-- name: ablation_tasks
+-- One row per training of an ablation and task: the share of the questions it answers rightly.
+SELECT selection, seed, multiple, num_tokens, task, num_questions, accuracy, standard_error, chance
+FROM raw_ablation_tasks
+
 -- name: score_columns
 -- One row per score column: what it means and which scorer version and settings made it.
 SELECT

@@ -1,3 +1,5 @@
+CREATE VIEW ablation_tasks AS SELECT selection, seed, multiple, num_tokens, task, num_questions, accuracy, standard_error, chance FROM raw_ablation_tasks;
+CREATE VIEW ablations AS SELECT selection, seed, multiple, num_tokens, epochs, training_loss, bits_per_byte, "seconds" FROM raw_ablations;
 CREATE VIEW datasets AS SELECT selection, num_documents, num_bytes, num_files, path FROM raw_datasets;
 CREATE VIEW decisions AS SELECT selection, doc_id, kept, step, reason, survivor, windows FROM raw_decisions;
 CREATE VIEW documents AS SELECT doc_id, id, "source", url, host, created, "year", num_chars, num_bytes, blank, repaired, content_hash, shard FROM raw_documents;

@@ -23,6 +23,7 @@ SURFACE = {
     "dedup": ["recipe", RECIPE_OPTIONS],
     "select": ["recipe", RECIPE_OPTIONS],
     "export": ["recipe", RECIPE_OPTIONS],
+    "ablate": ["recipe", RECIPE_OPTIONS],
     "sql": ["workspace query", {"-f", "--file", "--query", "--param", "--format", "-o", "--output"}],
     "verify": ["workspace", {"--gc"}],
     "demo": ["folder", set()],

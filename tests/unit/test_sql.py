@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import duckdb
@@ -13,9 +14,11 @@ from mills import SOURCES, Numbers, Row, build, publish
 
 from gristmill import sql
 from gristmill.pipelines import answers
+from gristmill.pipelines.ablation_report import Result
 from gristmill.pipelines.catalog import named_query, open_catalog, run_query
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
 from gristmill.pipelines.model_files import LOG_FILE
+from gristmill.pipelines.questions import Accuracy
 from gristmill.pipelines.records import Reject, rejects_table
 from gristmill.pipelines.select_documents import BlockLists
 from gristmill.pipelines.takedowns import commit_takedowns
@@ -60,6 +63,8 @@ GRAIN = {
     "runs": ["run"],
     "models": ["scorer", "fingerprint", "option"],
     "training": ["model", "step"],
+    "ablations": ["selection", "seed", "multiple"],
+    "ablation_tasks": ["selection", "seed", "multiple", "task"],
     "score_columns": ["column_name"],
     "scores": ["doc_id"],
     "texts": ["doc_id"],
@@ -129,6 +134,10 @@ def mill(tmp_path_factory):
         folder = Path(mill.workspace.path("models", model))
         folder.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(steps, schema.TRAINING), folder / LOG_FILE)
+    for selection, multiple in (("random", 1), ("random", 2), ("s", 1)):
+        tasks = {name: Accuracy(10, 0.5, 0.16, 0.25) for name in ("piqa", "sciq")}
+        result = Result(selection, 0, multiple, 100 * multiple, 0.5, 2.0, 1.5, tasks, 3.0)
+        mill.workspace.commit_json({**asdict(result), "identity": ""}, *result.path)
     rejects = [Reject("/a.jsonl", str(place), f"not_json: {place}", b"{\xff\n") for place in (3, 90)]
     rejects.append(Reject("/b.jsonl", "0", "empty_file: no record in it", b""))
     path = Path(mill.workspace.rejects(mill.shards[0].name))

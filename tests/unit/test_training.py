@@ -13,6 +13,7 @@ from tiny_models import other, tiny, tokenizer, trained
 
 from gristmill.models import training
 from gristmill.models.language_model import LanguageModel
+from gristmill.models.schedule import Cosine
 from gristmill.models.tokenizer import TokenizedTexts
 from gristmill.models.training import (
     CHECKPOINT,
@@ -86,7 +87,7 @@ def test_the_order_follows_the_seed_and_the_epoch():
 
 
 def test_learning_rates():
-    plan = TrainingPlan(learning_rate=1.0, warmup_share=0.1)
+    plan = TrainingPlan(learning_rate=1.0, schedule=Cosine(warmup_share=0.1))
     rates = [learning_rate(step, 100, plan) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert rates[10] == pytest.approx(1.0)
