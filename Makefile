@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/gristmill demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -108,25 +108,7 @@ class LanguageModel:
     @classmethod
     def make(cls, architecture: Architecture, tokenizer: Tokenizer, seed: int) -> "LanguageModel":
         """A model with seeded random weights."""
-        import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        config = LlamaConfig(
-            vocab_size=tokenizer.vocab_size,
-            hidden_size=architecture.width,
-            intermediate_size=-(-architecture.width * 8 // 3 // 32) * 32,
-            num_hidden_layers=architecture.layers,
-            num_attention_heads=architecture.heads,
-            num_key_value_heads=architecture.heads,
-            max_position_embeddings=architecture.context,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.end_of_text,
-            eos_token_id=tokenizer.end_of_text,
-            attn_implementation="sdpa",
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return cls(LlamaForCausalLM(config), tokenizer)
+        return cls(make_model(architecture, tokenizer.vocab_size, tokenizer.end_of_text, seed), tokenizer)
 
     @classmethod
     def load(cls, path: str, dtype: str = "float32") -> "LanguageModel":
@@ -220,6 +202,36 @@ class LanguageModel:
             hidden[documents] = np.add.reduceat(found.hidden, first) / num_tokens[documents, None]
         nll = np.bincount(windows.documents, found.nll, num_texts).astype(np.float64)
         return TextLosses(windows, found.nll, nll, num_tokens, hidden)
+
+
+def make_model(architecture: Architecture, vocab_size: int, end_of_text: int, seed: int) -> Any:
+    """A Llama of transformers with seeded random weights.
+
+    Args:
+        architecture: Its numbers.
+        vocab_size: Tokens it knows.
+        end_of_text: The token that ends a document.
+        seed: Of the weights.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=architecture.width,
+        intermediate_size=-(-architecture.width * 8 // 3 // 32) * 32,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        num_key_value_heads=architecture.heads,
+        max_position_embeddings=architecture.context,
+        tie_word_embeddings=True,
+        bos_token_id=end_of_text,
+        eos_token_id=end_of_text,
+        attn_implementation="sdpa",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
 
 
 @lru_cache(maxsize=8)
