@@ -9,6 +9,7 @@ them.
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -367,7 +368,7 @@ def _add_records(builder: _Builder, workspace: Workspace, names: set[str]) -> No
     runs = []
     for name in sorted(names):
         folder, _, last = name.rpartition("/")
-        if folder.startswith("datasets/") and last == "manifest.json":
+        if last == "manifest.json" and re.fullmatch(r"datasets/[^/]+", folder):  # token shards have their own
             content = workspace.read_json(*name.split("/"))
             datasets.append(
                 (

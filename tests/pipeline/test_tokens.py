@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gristmill.pipelines.catalog import open_catalog
 from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.load_recipe import load_recipe
 from gristmill.pipelines.runner import beam_options
@@ -49,6 +50,9 @@ def test_any_number_of_workers_gives_the_same_tokens(root):
     assert manifest["num_documents"] == 200
     assert manifest["num_rows"] > 50
     assert verify_workspace(Workspace(str(root / "mill"))).problems == []
+    connection = open_catalog(Workspace(str(root / "mill")))
+    assert connection.execute("SELECT selection, num_documents FROM datasets").fetchall() == [("all", 200)]
+    connection.close()
     assert verify_workspace(Workspace(str(root / "mill"))).orphans == []
 
 
