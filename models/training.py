@@ -7,7 +7,6 @@ the seed and the step alone, so a checkpoint is weights, optimiser state and the
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gristmill.models.checkpoint import read_metadata, restore_checkpoint, save_checkpoint
 from gristmill.models.language_model import LanguageModel
 from gristmill.models.schedule import COSINE, Schedule
 from gristmill.models.tokenizer import TokenizedTexts
@@ -30,7 +30,6 @@ FORK = "fork.safetensors"
 CHECKPOINT_S = 60.0
 MICRO_BATCH_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 29}
 """Logits of one forward and backward pass, 128 MB and 2 GB in float32; a larger batch accumulates gradients."""
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -226,32 +225,13 @@ class _State:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
-        from safetensors.torch import save_file
-
-        tensors = {}
-        for name, weight in self.model.named_parameters():
-            tensors[f"weight.{name}"] = weight.detach()
-            for moment in MOMENTS:
-                tensors[f"{moment}.{name}"] = self.optimizer.state[weight][moment]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        save_file(tensors, aside, metadata={"log": json.dumps([asdict(row) for row in self.log])})
-        os.replace(aside, path)
+        log = json.dumps([asdict(row) for row in self.log])
+        save_checkpoint(path, self.model, self.optimizer, {"log": log})
 
     def restore(self, path: Path) -> None:
         """Go back to a checkpoint."""
-        import torch
-        from safetensors import safe_open
-
-        with safe_open(path, "pt", device=str(self.model.device)) as file:
-            self.log = [LogRow(**row) for row in json.loads(file.metadata()["log"])]
-            with torch.no_grad():
-                for name, weight in self.model.named_parameters():
-                    weight.copy_(file.get_tensor(f"weight.{name}"))
-                    self.optimizer.state[weight] = {
-                        "step": torch.tensor(float(len(self.log))),
-                        **{moment: file.get_tensor(f"{moment}.{name}") for moment in MOMENTS},
-                    }
+        self.log = [LogRow(**row) for row in json.loads(read_metadata(path)["log"])]
+        restore_checkpoint(path, self.model, self.optimizer, len(self.log))
 
 
 def losses(logits: "torch.Tensor", targets: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":

@@ -48,7 +48,6 @@ DUPLICATE_REPORT = (
     "num_members BIGINT, num_clusters BIGINT, largest_cluster BIGINT, num_parted BIGINT, "
     "num_oversized_buckets BIGINT, largest_bucket BIGINT"
 )
-DUPLICATE_BUCKETS = pa.schema([("first_band", pa.int32()), ("size", pa.int64())])
 SIGNATURES = pa.schema([schema.DOC_ID, ("minhash_signature", pa.binary()), ("num_shingles", pa.int64())])
 MODELS = "scorer VARCHAR, fingerprint VARCHAR, option VARCHAR, digest VARCHAR"
 SCORE_COLUMNS = (
@@ -350,7 +349,7 @@ def _add_duplicates(
     near = [f"duplicates/{shard}.parquet" for shard in shards]
     builder.files("raw_near_duplicates", schema.DUPLICATES, [local(path) for path in near if path in names])
     buckets = [local(name) for name in ("duplicates/buckets.parquet",) if name in names]
-    builder.files("raw_duplicate_buckets", DUPLICATE_BUCKETS, buckets)
+    builder.files("raw_duplicate_buckets", schema.DUPLICATE_BUCKETS, buckets)
     found = workspace.read_json("duplicates", "manifest.json")
     report = found and (
         found["num_clusters"] + found["num_near_duplicates"],

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from gristmill.pipelines import files
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, read_footer, write_side_file
 from gristmill.pipelines.mark_duplicates import (
-    BUCKET,
     EDGES,
     VERIFIED,
     Corpus,
@@ -217,8 +216,8 @@ def read_clusters(workspace: Workspace, shard: Shard) -> pa.Array:
 
 def _commit_buckets(corpus: Corpus, work: str) -> pa.Table:
     """Write the buckets above the cap, of which not all pairs were formed; a file without rows where there is none."""
-    table = _read_work(corpus, work, "oversized-", BUCKET)
-    table = table.sort_by([(name, "ascending") for name in BUCKET.names])
+    table = _read_work(corpus, work, "oversized-", schema.DUPLICATE_BUCKETS)
+    table = table.sort_by([(name, "ascending") for name in schema.DUPLICATE_BUCKETS.names])
     with files.committed(corpus.workspace.path("duplicates", "buckets.parquet")) as file:
         pq.write_table(table, file)
     return table

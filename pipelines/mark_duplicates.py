@@ -35,6 +35,7 @@ from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.bands import band_hashes, choose_bands, collision_probability
 from gristmill.scorers.clusters import Floats, Pairs, Rows, bucket_pairs, link_to_first, unique_pairs
 from gristmill.scorers.minhash import MinHash, Signatures, estimate_jaccard, signature_values
+from gristmill.scorers.schema import DUPLICATE_BUCKETS
 from gristmill.scorers.shingles import shingle_hashes
 from gristmill.scorers.text import TextBatch
 
@@ -55,7 +56,6 @@ EDGES = pa.schema(
     [("left", pa.int64()), ("right", pa.list_(pa.int64())), ("similarity", pa.list_(pa.float64()))]
 )
 """The edges of a first document as one row, so that its signature travels once."""
-BUCKET = pa.schema([("first_band", pa.int32()), ("size", pa.int64())])
 """A bucket above the cap, and the first band of the pass that met it."""
 MEMBER = pa.schema([("member", pa.int64()), ("representative", pa.int64())])
 VERIFIED = pa.schema([*MEMBER, ("jaccard", pa.float64())])
@@ -247,7 +247,7 @@ def pair_buckets(
             name = f"oversized-{first_band:03d}-{key:03d}.parquet"
             with files.committed(corpus.workspace.path(folder, name)) as file:
                 bands = pa.repeat(pa.scalar(first_band, pa.int32()), len(oversized))
-                pq.write_table(pa.table([bands, oversized], schema=BUCKET), file)
+                pq.write_table(pa.table([bands, oversized], schema=DUPLICATE_BUCKETS), file)
     yield from _by_shard(pa.table([pairs[:, 0], pairs[:, 1]], schema=PAIR), corpus.shard_of(pairs[:, 0]))
 
 

@@ -17,19 +17,17 @@ from typing import Any
 
 import click
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import distributed
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from gristmill.models.checkpoint import read_metadata, restore_checkpoint, save_checkpoint
 from gristmill.models.language_model import SIZES, make_model
 from gristmill.models.training import TrainingPlan, learning_rate
 from gristmill.pipelines.feed import TokenFeed
 from gristmill.pipelines.token_shards import read_manifest
 
 CHECKPOINT = "checkpoint.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @click.command()
@@ -116,27 +114,15 @@ def batch_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def save(path: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, feed: dict[str, Any]) -> None:
     """Write weights, moments and the feed's state as one file, whole or not at all."""
-    tensors = {}
-    for name, weight in model.named_parameters():
-        tensors[f"weight.{name}"] = weight.detach()
-        tensors |= {f"{moment}.{name}": optimizer.state[weight][moment] for moment in MOMENTS}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    save_file(tensors, aside, metadata={"step": str(step), "feed": json.dumps(feed)})
-    os.replace(aside, path)
+    save_checkpoint(path, model, optimizer, {"step": str(step), "feed": json.dumps(feed)})
 
 
 def restore(path: Path, model: Any, optimizer: torch.optim.Optimizer, feed: TokenFeed) -> int:
     """Go back to a checkpoint; the number of steps it has behind it."""
-    with safe_open(path, "pt", device=str(model.device)) as file:
-        metadata = file.metadata()
-        step = int(metadata["step"])
-        feed.load_state_dict(json.loads(metadata["feed"]))
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                weight.copy_(file.get_tensor(f"weight.{name}"))
-                moments = {moment: file.get_tensor(f"{moment}.{name}") for moment in MOMENTS}
-                optimizer.state[weight] = {"step": torch.tensor(float(step)), **moments}
+    metadata = read_metadata(path)
+    step = int(metadata["step"])
+    restore_checkpoint(path, model, optimizer, step)
+    feed.load_state_dict(json.loads(metadata["feed"]))
     return step
 
 

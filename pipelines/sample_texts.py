@@ -4,7 +4,7 @@ The key depends on doc_id and seed alone, so whether a document was sampled can 
 batch of text is held at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -42,3 +42,8 @@ def is_sampled(batch: pa.RecordBatch, sample: Sample) -> pa.BooleanArray:
     """Which documents of a batch belong to a sample."""
     keys = random_keys(pa.chunked_array([batch["doc_id"]]), sample.seed)
     return pa.array((keys >= sample.low) & (keys < sample.high))
+
+
+def join_texts(arrays: Iterable[pa.LargeStringArray]) -> pa.LargeStringArray:
+    """Arrays of texts, of which there may be none, as one."""
+    return pa.chunked_array(list(arrays), pa.large_string()).combine_chunks()

@@ -9,7 +9,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.models import ngram_counts
@@ -17,18 +16,16 @@ from gristmill.models.classifier_training import train_classifier
 from gristmill.models.text_classifier import FILE
 from gristmill.pipelines import files
 from gristmill.pipelines.recipe import Target
-from gristmill.pipelines.sample_texts import Sample, is_sampled
+from gristmill.pipelines.sample_texts import Sample, is_sampled, join_texts
 from gristmill.pipelines.score_documents import cut_batches, read_batches
 from gristmill.pipelines.target import target_texts, target_workspace
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError
-from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.importance import count_ngrams
 from gristmill.scorers.text import TextBatch
 
 Counts = npt.NDArray[np.int64]
-COUNTED = ("pool", "target")
 
 
 class CountNgrams(beam.PTransform):
@@ -93,13 +90,12 @@ def write_counts(workspace: Workspace, folder: str, kind: str, counts: Counts) -
 def make_importance(training: Training, folder: Path, made: Path) -> dict[str, Any]:
     """Count the hashed n-grams of target and pool, in one pass."""
     workspace, counted = training.workspace, "models/.tmp-counts"
-    elements = [(kind, shard) for kind in COUNTED for shard in getattr(training, SHARDS[kind])]
+    elements = [("pool", shard) for shard in training.shards]
+    elements += [("target", shard) for shard in training.target]
     training.run(elements, "CountNgrams" >> CountNgrams(training, counted))
-    pool, target = (
-        np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
-        for path in (workspace.path(counted, f"{kind}.npy") for kind in COUNTED)
-    )
-    files.delete([workspace.path(counted, f"{kind}.npy") for kind in COUNTED])
+    paths = [workspace.path(counted, f"{kind}.npy") for kind in ("pool", "target")]
+    pool, target = (np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False) for path in paths)
+    files.delete(paths)
     try:
         ngram_counts.save(str(made), target, pool)
     except ValueError as error:
@@ -107,29 +103,20 @@ def make_importance(training: Training, folder: Path, made: Path) -> dict[str, A
     return {"num_target_ngrams": int(target.sum()), "num_pool_ngrams": int(pool.sum())}
 
 
-SHARDS = {"pool": "shards", "target": "target"}
-"""Where a training holds the shards of each."""
-
-
 def make_target_classifier(training: Training, folder: Path, made: Path) -> dict[str, Any]:
     """Train a fastText classifier of the target's documents against as many of the pool."""
     spec = training.models.target_classifier
     num_target = sum(shard.num_rows for shard in training.target)
     num_pool = sum(shard.num_rows for shard in training.shards)
-    share = min(spec.max_documents / max(num_target, 1), 1.0)
-    positives = _joined(
-        batch["text"].filter(pa.array(random_keys(pa.chunked_array([batch["doc_id"]]), spec.seed) < share))
-        for batch in training.target_documents()
+    wanted = Sample(spec.seed, 0.0, min(spec.max_documents / max(num_target, 1), 1.0))
+    positives = join_texts(
+        batch["text"].filter(is_sampled(batch, wanted)) for batch in training.target_documents()
     )
     sample = Sample(spec.seed, 0.0, min(len(positives) / max(num_pool, 1), 1.0))
-    negatives = _joined(training.texts(sample))
+    negatives = join_texts(training.texts(sample))
     path = made / FILE
     try:
         train_classifier(positives, negatives, str(path), epoch=spec.epoch, seed=spec.seed)
     except (ValueError, RuntimeError) as error:
         raise RecipeError(f"models.target_classifier: {error}") from error
     return {"num_positives": len(positives), "num_negatives": len(negatives)}
-
-
-def _joined(arrays: Iterable[pa.LargeStringArray]) -> pa.LargeStringArray:
-    return pa.concat_arrays([pa.array([], pa.large_string()), *arrays])

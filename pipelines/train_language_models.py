@@ -7,6 +7,7 @@ conditional = the prior fine-tuned on the target
 
 import json
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from gristmill.models.language_model import SAMPLE, SIZES, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.models.training import TrainingPlan, join_documents
 from gristmill.pipelines.model_files import LOG_FILE
+from gristmill.pipelines.sample_texts import join_texts
 from gristmill.pipelines.training import Training
 from gristmill.scorers.base import RecipeError
 from gristmill.scorers.schema import TRAINING
@@ -69,12 +71,12 @@ def make_conditional(training: Training, folder: Path, made: Path) -> dict[str, 
     stream = write_stream(folder / "stream", trained_on, prior.tokenizer)
     if len(stream) < 2:
         raise RecipeError("target: it holds no text; expected documents to fine-tune the prior on")
-    model = usable("models.prior", lambda: LanguageModel.load(training.path("prior")))
+    model = LanguageModel(deepcopy(prior.model), prior.tokenizer)
     plan = TrainingPlan(
         batch_tokens=spec.batch_tokens, learning_rate=spec.learning_rate, seed=spec.seed, epochs=spec.epochs
     )
     facts = _train("conditional", training, model, stream, plan, folder, made)
-    held_out = _joined(batch["text"] for batch in training.held_out_documents())
+    held_out = join_texts(batch["text"] for batch in training.held_out_documents())
     auc = _separation(training, prior, model, held_out[:MAX_COMPARED])
     warnings = []
     if auc is not None and auc < LOOK_ALIKE:
@@ -87,7 +89,7 @@ def make_conditional(training: Training, folder: Path, made: Path) -> dict[str, 
 
 def bytes_per_token(training: Training, tokenizer: Tokenizer) -> float:
     """Bytes of text that a token stands for, by a sample of the corpus."""
-    probe = _joined(training.texts(training.sample(PROBED_BYTES, seed=0)))
+    probe = join_texts(training.texts(training.sample(PROBED_BYTES, seed=0)))
     num_bytes = pc.sum(pc.binary_length(probe)).as_py() or 0
     return float(num_bytes / max(int(tokenizer.count(probe).sum()), 1))
 
@@ -146,10 +148,6 @@ def _train(
     return {"num_steps": last.step, "num_tokens": last.num_tokens, "loss": last.loss}
 
 
-def _joined(arrays: Iterable[pa.LargeStringArray]) -> pa.LargeStringArray:
-    return pa.chunked_array(list(arrays), pa.large_string()).combine_chunks()
-
-
 def _separation(
     training: Training, prior: LanguageModel, conditional: LanguageModel, held_out: pa.LargeStringArray
 ) -> float | None:
@@ -157,7 +155,7 @@ def _separation(
     num_documents = sum(shard.num_rows for shard in training.shards)
     num_bytes = sum(shard.num_bytes for shard in training.shards)
     sample = training.sample(MAX_COMPARED * num_bytes / max(num_documents, 1), seed=1)
-    pool = _joined(training.texts(sample))
+    pool = join_texts(training.texts(sample))
     if len(pool) == 0 or len(held_out) == 0:
         return None
     return area_under_roc(*(_gain(prior, conditional, texts) for texts in (held_out, pool)))

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from gristmill.models.tokenizer import Tokenizer
-from gristmill.pipelines import files, token_shards
+from gristmill.pipelines import files, token_shards, train_language_models
 from gristmill.pipelines.ledger import commit_ledger
 from gristmill.pipelines.model_files import local_copy, model_path
 from gristmill.pipelines.recipe import Recipe, Tokens
@@ -34,9 +34,10 @@ from gristmill.pipelines.tokenise import (
     pack_stage,
     read_accounts,
 )
+from gristmill.pipelines.train_language_models import usable
 from gristmill.pipelines.trainer_formats import MDS_INDEX, mds_index
 from gristmill.pipelines.workspace import Workspace
-from gristmill.scorers.base import RecipeError, WorkspaceError
+from gristmill.scorers.base import WorkspaceError
 
 SHARD_BYTES = 64 << 20
 BYTES_PER_TOKEN = 4
@@ -83,12 +84,8 @@ def load_tokenizer(path: str) -> Tokenizer:
     Raises:
         RecipeError: In one line, if it cannot be used.
     """
-    try:
-        tokenizer = Tokenizer.load(local_copy(path))
-        tokenizer.end_of_text  # noqa: B018 (raises where there is none)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"export.tokens.tokenizer: {error}") from error
-    return tokenizer
+    place = "export.tokens.tokenizer"
+    return usable(place, lambda: train_language_models.load_tokenizer(local_copy(path)))
 
 
 def export_tokens(

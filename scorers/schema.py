@@ -65,6 +65,9 @@ DUPLICATES = pa.schema(
 `position` is its row in the shard; `jaccard` is null where verification was off.
 """
 
+DUPLICATE_BUCKETS = pa.schema([("first_band", pa.int32()), ("size", pa.int64())])
+"""One row for each bucket that was too large to compare all with all: the first band of its pass, and its documents."""
+
 DECISIONS = pa.schema(
     [
         DOC_ID,

@@ -154,7 +154,7 @@ def test_more_equal_documents_than_a_bucket_holds_are_one_cluster(tmp_path):
 
 def test_each_pass_reports_its_buckets_and_nothing_is_left_behind(marked, tmp_path, monkeypatch):
     _, _, corpus, _ = marked
-    assert (buckets_of(corpus).num_rows, buckets_of(corpus).schema) == (0, stages.BUCKET)
+    assert (buckets_of(corpus).num_rows, buckets_of(corpus).schema) == (0, stages.DUPLICATE_BUCKETS)
     rows = [Row(number, " ".join(WORDS[:50])) for number in range(10)]
     monkeypatch.setattr(stages, "SHUFFLE_BYTES", 16 * len(rows) * 10)
     _, other = corpus_of(tmp_path, cut(rows, 2), max_bucket=4)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import other, tiny, tokenizer, trained
 
-from gristmill.models import training
+from gristmill.models import checkpoint, training
 from gristmill.models.language_model import LanguageModel
 from gristmill.models.schedule import Cosine
 from gristmill.models.tokenizer import TokenizedTexts
@@ -157,7 +157,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
         (tmp_path / "checkpoint.tmp").write_bytes(before[:100])
         raise Killed
 
-    monkeypatch.setattr(training.os, "replace", die)
+    monkeypatch.setattr(checkpoint.os, "replace", die)
     with pytest.raises(Killed):
         train(tiny(), stream, plan, tmp_path, silent)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
