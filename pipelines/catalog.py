@@ -116,7 +116,7 @@ def named_query(connection: duckdb.DuckDBPyConnection, name: str, parameters: Ma
     Raises:
         QueryError: If the query is unknown, a parameter is missing or unknown, or a column is not in `scores`.
     """
-    from gristmill.pipelines.recipe import nearest
+    from gristmill.pipelines.recipe_values import nearest
 
     queries = sql.queries()
     if name not in queries:

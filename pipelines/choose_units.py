@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from gristmill.pipelines.budget import find_cut
-from gristmill.pipelines.recipe import Top
+from gristmill.pipelines.recipe_select import Top
 
 
 def choose_units(connection: duckdb.DuckDBPyConnection, top: Top, still_in: str) -> None:

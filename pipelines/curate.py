@@ -34,7 +34,8 @@ from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
 from gristmill.pipelines.progress import QuietReporter, Reporter, watched
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import Limits, ReadDocuments, is_stream, is_written
-from gristmill.pipelines.recipe import Duplicates, Recipe, Selection, Target
+from gristmill.pipelines.recipe import Duplicates, Recipe, Target
+from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.records import Split
 from gristmill.pipelines.runner import is_dataflow, num_workers, run_pipeline
 from gristmill.pipelines.score_documents import (

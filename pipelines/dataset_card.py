@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from gristmill.pipelines.recipe import Recipe, Selection
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import Scorer
 

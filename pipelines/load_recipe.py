@@ -13,7 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from gristmill.pipelines import files
-from gristmill.pipelines.recipe import MAX_FOUND, Block, Export, Input, Models, Recipe, Section, nearest
+from gristmill.pipelines.recipe import Block, Export, Input, Recipe
+from gristmill.pipelines.recipe_models import Models
+from gristmill.pipelines.recipe_values import MAX_FOUND, Section, nearest
 from gristmill.scorers.base import RecipeError, ScorerError
 from gristmill.scorers.registry import path_options
 

@@ -10,7 +10,9 @@ import duckdb
 import pyarrow as pa
 
 from gristmill import sql
-from gristmill.pipelines.recipe import Duplicates, Preference, Recipe, Selection, Thin, Top, nearest
+from gristmill.pipelines.recipe import Duplicates, Recipe
+from gristmill.pipelines.recipe_select import Preference, Selection, Thin, Top
+from gristmill.pipelines.recipe_values import nearest
 from gristmill.scorers import schema
 from gristmill.scorers.base import Column, RecipeError, Scorer
 from gristmill.scorers.color_filter import ColorFilter

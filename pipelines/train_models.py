@@ -17,7 +17,8 @@ from typing import Any
 from gristmill.models import language_model
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.pipelines.model_files import commit_model, model_path, read_manifest, work_folder
-from gristmill.pipelines.recipe import Recipe, nearest
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_values import nearest
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError

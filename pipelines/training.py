@@ -15,7 +15,8 @@ from gristmill.models.language_model import LanguageModel
 from gristmill.models.training import LogRow, TrainingPlan, train
 from gristmill.pipelines.model_files import local_copy, model_path
 from gristmill.pipelines.progress import Reporter
-from gristmill.pipelines.recipe import Models, Recipe
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_models import Models
 from gristmill.pipelines.sample_texts import Sample, is_sampled, sample_texts, share_of
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.target import held_out_sample, target_texts, target_workspace

@@ -11,7 +11,8 @@ import pyarrow as pa
 from gristmill.pipelines import dataset_card, files, write_dataset
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, write_side_file
 from gristmill.pipelines.read_documents import content_digest
-from gristmill.pipelines.recipe import Export, Recipe, Selection
+from gristmill.pipelines.recipe import Export, Recipe
+from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.records import Piece, Records, doc_ids, to_documents, to_text_free
 from gristmill.pipelines.score_documents import Shard, commit_scores, plan_scores, score_shard
 from gristmill.pipelines.select_documents import BATCH_SEED, BlockLists, select_documents

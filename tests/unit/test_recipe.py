@@ -6,7 +6,8 @@ from fractions import Fraction
 import pytest
 
 from gristmill.pipelines.load_recipe import load_recipe, missing_files
-from gristmill.pipelines.recipe import Recipe, nearest
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_values import nearest
 from gristmill.scorers.base import RecipeError
 
 BASE = {

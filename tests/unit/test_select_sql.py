@@ -9,7 +9,8 @@ import pytest
 from mills import Numbers
 
 from gristmill import sql
-from gristmill.pipelines.recipe import Recipe, Selection
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.select_sql import Budget, compile_selection, quote, score_columns
 from gristmill.scorers.base import Column, RecipeError, Scorer
 from gristmill.scorers.duplicates import ExactDuplicate

@@ -18,7 +18,8 @@ from mills import PLAIN, Row, batches, build, divide, publish
 from gristmill.pipelines import write_dataset
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.ledger import read_footer, read_ledger, write_side_file
-from gristmill.pipelines.recipe import Export, Recipe, Selection
+from gristmill.pipelines.recipe import Export, Recipe
+from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.select_documents import BlockLists, select_documents
 from gristmill.pipelines.select_sql import compile_selection
 from gristmill.pipelines.takedowns import commit_takedowns
