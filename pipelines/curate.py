@@ -57,6 +57,7 @@ from gristmill.pipelines.select_documents import (
 from gristmill.pipelines.select_sql import CompiledSelection, compile_selection, score_columns
 from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.target import target_workspace
+from gristmill.pipelines.tokenise import RowGroup, TokenPlan
 from gristmill.pipelines.train_models import (
     KINDS,
     is_trained,
@@ -157,7 +158,8 @@ class Curation:
     def translate(self, stages: Sequence[str] = STAGES) -> Iterator[tuple[str, Any]]:
         """Translate the pipeline of each stage for the runner without running it; nothing is written.
 
-        A pipeline's shape does not depend on what the stages before it leave, so each split stands for its shard.
+        A pipeline's shape does not depend on what the stages before it leave, so each split stands for its shard, one
+        file for each dataset and one row group for its tokens.
 
         Yields:
             A stage, and its pipeline as Beam's portable message.
@@ -181,6 +183,7 @@ class Curation:
             name = compiled.selection.name
             part = write_dataset.Part("train", tuple(shard.name for shard in shards), 0, 0)
             results[f"export {name}"] = self._run_export(workspace, compiled, [part], "")
+            results |= self._run_token_passes(workspace, name)
         for stage, result in results.items():
             yield stage, result.job.proto_pipeline
 
@@ -367,6 +370,19 @@ class Curation:
         name, export, cutter = compiled.selection.name, self.recipe.export, self.cutter(compiled)
         write = write_dataset.WriteDataset(workspace, name, export, identity, cutter)
         return self._run(parts, "WriteDataset" >> write)
+
+    def _run_token_passes(self, workspace: Workspace, name: str) -> dict[str, PipelineResult]:
+        """The pipelines that would make the tokens of a dataset that is not there yet."""
+        spec = self.recipe.export.tokens
+        if spec is None:
+            return {}
+        tokenizer = write_tokens.tokenizer_path(workspace, self.recipe, spec)
+        group = RowGroup("train.parquet", 0, 0)
+        plan = TokenPlan(workspace, name, spec, tokenizer, "", (group,), num_shards=1)
+        return {
+            stage.replace(":", " "): self._run(elements, transform)
+            for stage, elements, transform in write_tokens.token_passes(plan)
+        }
 
     def _run(self, elements: Sequence[Any], transform: beam.PTransform) -> PipelineResult:
         return run_pipeline(self.options, lambda pipeline: _spread(pipeline, elements, "") | transform)

@@ -12,6 +12,7 @@ from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import is_written
 from gristmill.pipelines.score_documents import Shard, plan_scores, stage_of
 from gristmill.pipelines.select_documents import stage_of as select_stage
+from gristmill.pipelines.tokenise import divide_stage, pack_stage
 from gristmill.pipelines.train_models import is_trained
 from gristmill.pipelines.workspace import FORMAT_VERSION, Workspace
 from gristmill.pipelines.write_dataset import stage_of as export_stage
@@ -63,6 +64,11 @@ def preview(curation: Curation) -> Iterator[str]:
         history = _history(workspace, [export_stage(name)])
         cost = _cost(history, sum(row.num_bytes for row in history))
         yield f"export     {name}: {workspace.dataset(name)}; {cost}"
+        if spec := curation.recipe.export.tokens:
+            history = _history(workspace, [divide_stage(name), pack_stage(name)])
+            cost = _cost(history, sum(row.num_bytes for row in history))
+            packing = f"{spec.packing}, sequences of {spec.sequence_length:,}"
+            yield f"tokens     {name}: tokenizer {spec.tokenizer}, {packing}; {cost}"
 
 
 def _preview_scores(
@@ -106,7 +112,7 @@ def _mean_document(history: Sequence[LedgerRow]) -> float | None:
 
 
 def _cost(history: Sequence[LedgerRow], num_bytes: int) -> str:
-    timed = [row for row in history if row.seconds is not None and row.num_bytes]
+    timed = [row for row in history if row.seconds is not None]
     seconds = sum(row.seconds or 0.0 for row in timed)
     measured = sum(row.num_bytes for row in timed)
     if not measured:

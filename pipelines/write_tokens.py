@@ -7,7 +7,7 @@ The manifest is written last; a folder without one holds no tokens.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -113,8 +113,8 @@ def export_tokens(
         if all(files.in_parallel(lambda entry: files.exists(plan.path(entry["name"])), entries)):
             return manifest
     clear_tokens(plan.workspace, plan.selection, plan.identity)
-    run(range(len(plan.row_groups)), "DivideDocuments" >> _Each(_Divide(plan)))
-    run(range(plan.num_shards), "PackShards" >> _Each(_Pack(plan)))
+    for _, elements, transform in token_passes(plan):
+        run(elements, transform)
     cells = [plan.cells(group) for group in range(len(plan.row_groups))]
     divided = [divide_row(plan, group, _require_accounts(path)) for group, path in enumerate(cells)]
     accounts = files.in_parallel(lambda name: _require_accounts(plan.path(name)), names)
@@ -124,6 +124,12 @@ def export_tokens(
     commit_ledger(plan.workspace, pack_stage(plan.selection), packed)
     files.delete_folder(plan.path(CELLS))
     return _commit_manifest(plan, dataset, names, accounts)
+
+
+def token_passes(plan: TokenPlan) -> Iterator[tuple[str, Sequence[int], beam.PTransform]]:
+    """Stage, elements and transform of each pipeline, in order."""
+    yield divide_stage(plan.selection), range(len(plan.row_groups)), "DivideDocuments" >> _Each(_Divide(plan))
+    yield pack_stage(plan.selection), range(plan.num_shards), "PackShards" >> _Each(_Pack(plan))
 
 
 def clear_tokens(workspace: Workspace, selection: str, identity: str) -> None:

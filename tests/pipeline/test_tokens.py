@@ -1,12 +1,14 @@
 """From a recipe to token shards: by any number of workers the same bytes, and nothing done twice."""
 
 import json
+import re
 
 import pytest
 
 from gristmill.pipelines.catalog import open_catalog
 from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.preview import preview
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.verify import verify_workspace
 from gristmill.pipelines.workspace import Workspace
@@ -29,9 +31,13 @@ def root(tmp_path):
     return tmp_path
 
 
-def run(root, *overrides, workers=1):
+def planned(root, *overrides, workers=1):
     recipe = load_recipe(str(root / "recipe.yaml"), overrides)
-    return prepare(recipe, beam_options(["--direct_num_workers", str(workers)])).run()
+    return prepare(recipe, beam_options(["--direct_num_workers", str(workers)]))
+
+
+def run(root, *overrides, workers=1):
+    return planned(root, *overrides, workers=workers).run()
 
 
 def tokens(root, mill="mill"):
@@ -57,7 +63,12 @@ def test_any_number_of_workers_gives_the_same_tokens(root):
 
 
 def test_tokens_are_made_once_and_go_when_they_are_no_longer_wanted(root):
+    said = "tokens     all: tokenizer prior, concatenate, sequences of 32; "
+    assert list(preview(planned(root)))[-1] == f"{said}no history to estimate its cost from"
     run(root)
+    assert re.fullmatch(
+        f"{said}about [0-9.]+ s of one worker, .* MB of memory a worker", list(preview(planned(root)))[-1]
+    )
     before = tokens(root)
     run(root)
     run(root, "max_reject_rate=0.5")
