@@ -57,7 +57,7 @@ from gristmill.pipelines.select_documents import (
 from gristmill.pipelines.select_sql import CompiledSelection, compile_selection, score_columns
 from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.target import target_workspace
-from gristmill.pipelines.tokenise import RowGroup, TokenPlan
+from gristmill.pipelines.tokenise import Group, RowGroup, TokenPlan
 from gristmill.pipelines.train_models import (
     KINDS,
     is_trained,
@@ -378,7 +378,7 @@ class Curation:
             return {}
         tokenizer = write_tokens.tokenizer_path(workspace, self.recipe, spec)
         group = RowGroup("train.parquet", 0, 0)
-        plan = TokenPlan(workspace, name, spec, tokenizer, "", (group,), num_shards=1)
+        plan = TokenPlan(workspace, name, spec, tokenizer, "", (group,), (Group(None, 1),))
         return {
             stage.replace(":", " "): self._run(elements, transform)
             for stage, elements, transform in write_tokens.token_passes(plan)

@@ -97,14 +97,16 @@ class Tokens(Section):
     """Token shards beside the dataset: its documents tokenised, shuffled by `seed` and packed into sequences.
 
     `tokenizer` is a Hugging Face directory or JSON file, or `prior`: the tokenizer of `models.prior`. `concatenate`
-    puts documents end to end and cuts; `best_fit` cuts none that fits a sequence, and pads. `also` writes the shards in
-    the formats of other trainers as well, which know no padding.
+    puts documents end to end and cuts; `best_fit` cuts none that fits a sequence, and pads. With `by_source` every
+    shard holds one source, so that a trainer can weigh sources. `also` writes the shards in the formats of other
+    trainers as well, which know no padding.
     """
 
     tokenizer: Text = "prior"
     sequence_length: Annotated[int, Field(ge=2, strict=True)] = 1024
     packing: Literal["concatenate", "best_fit"] = "concatenate"
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    by_source: Flag = False
     also: list[Literal["olmo", "megatron", "mds"]] = []
 
     @model_validator(mode="after")

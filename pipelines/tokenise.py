@@ -1,17 +1,20 @@
 """Tokens of a dataset, as workers make them: documents divided into cells, and cells packed into shards.
 
-A cell holds the documents whose seeded hash falls into its share; each row group of the dataset has its own part of
-every cell. No worker holds more than one row group's tokens or one shard, whatever the size of the dataset.
+A cell holds the documents whose seeded hash falls into its share, of one source or of all; each row group of the
+dataset has its own part of every cell. No worker holds more than one row group's tokens or one shard, whatever the
+size of the dataset.
 """
 
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -47,6 +50,13 @@ class RowGroup(NamedTuple):
     num_bytes: int
 
 
+class Group(NamedTuple):
+    """Documents that no sequence mixes with others: those of one source, or all where it is None."""
+
+    source: str | None
+    num_shards: int
+
+
 @dataclass(frozen=True)
 class TokenPlan:
     """What is tokenised and how.
@@ -58,7 +68,7 @@ class TokenPlan:
         tokenizer: Path of the tokenizer.
         identity: What the shards depend on; a file that carries it is not written again.
         row_groups: Of the dataset.
-        num_shards: Token shards.
+        groups: Of the documents, in the order of their shards.
     """
 
     workspace: Workspace
@@ -67,7 +77,17 @@ class TokenPlan:
     tokenizer: str
     identity: str
     row_groups: tuple[RowGroup, ...]
-    num_shards: int
+    groups: tuple[Group, ...]
+
+    @property
+    def num_shards(self) -> int:
+        """Token shards."""
+        return sum(group.num_shards for group in self.groups)
+
+    @property
+    def shard_sources(self) -> list[str | None]:
+        """Source of each shard."""
+        return [group.source for group in self.groups for _ in range(group.num_shards)]
 
     def path(self, *names: str) -> str:
         """A path among the tokens."""
@@ -104,9 +124,10 @@ def divide_documents(plan: TokenPlan, group: int, tokenizer: Tokenizer) -> None:
             batches.append(_tokenised(batch, tokenizer, plan.spec.seed))
             num_bytes += pc.sum(pc.binary_length(batch["text"])).as_py()
     table = pa.Table.from_batches(batches, CELL).combine_chunks()
-    table = table.take(pc.sort_indices(table["key"]))
-    cells = np.arange(plan.num_shards + 1) / plan.num_shards
-    borders = np.searchsorted(table["key"].to_numpy(), cells)
+    cells = number_cells(table, plan.groups)
+    order = np.lexsort((table["key"].to_numpy(), cells))
+    table = table.take(order)
+    borders = np.searchsorted(cells[order], np.arange(plan.num_shards + 1))
     accounts = {"identity": plan.identity, "num_documents": len(table), "num_bytes": num_bytes}
     schema = CELL.with_metadata({ACCOUNTS_KEY: json.dumps(accounts).encode()})
     with files.committed(plan.cells(group)) as file, pa.ipc.new_file(file, schema) as writer:
@@ -115,6 +136,25 @@ def divide_documents(plan: TokenPlan, group: int, tokenizer: Tokenizer) -> None:
             writer.write_batch(rows.to_batches()[0] if len(rows) else pa.RecordBatch.from_pylist([], CELL))
     row = divide_row(plan, group, accounts)
     record_task(plan.workspace, replace(row, seconds=time.monotonic() - started))
+
+
+def number_cells(documents: pa.Table, groups: Sequence[Group]) -> npt.NDArray[np.int64]:
+    """The cell of each document: its key's share of the shards of its group.
+
+    Args:
+        documents: `CELL`, n rows.
+        groups: In the order of their shards.
+
+    Returns:
+        int64[n].
+    """
+    num_shards = np.array([group.num_shards for group in groups])
+    first = np.cumsum(num_shards) - num_shards
+    sources = [group.source for group in groups]
+    group = np.zeros(len(documents), np.int64)
+    if sources != [None]:
+        group = pc.index_in(documents["source"], pa.array(sources)).to_numpy()
+    return first[group] + (documents["key"].to_numpy() * num_shards[group]).astype(np.int64)
 
 
 def pack_shard(plan: TokenPlan, number: int, tokenizer: Tokenizer) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gristmill.models.tokenizer import Tokenizer
@@ -23,6 +24,7 @@ from gristmill.pipelines.recipe import Recipe, Tokens
 from gristmill.pipelines.token_shards import FOLDER, MANIFEST
 from gristmill.pipelines.tokenise import (
     CELLS,
+    Group,
     RowGroup,
     TokenPlan,
     divide_documents,
@@ -71,11 +73,15 @@ def plan_tokens(workspace: Workspace, recipe: Recipe, spec: Tokens, dataset: dic
     of_parts = files.in_parallel(lambda part: _row_groups(workspace.dataset(selection, part), part), parts)
     row_groups = tuple(group for groups in of_parts for group in groups)
     num_bytes = sum(group.num_bytes for group in row_groups)
+    sizes = _bytes_of_sources(workspace, selection, row_groups) if spec.by_source else [(None, num_bytes)]
     itemsize = np.dtype(token_shards.token_dtype(tokenizer.vocab_size)).itemsize
-    num_shards = -(-num_bytes * itemsize // (BYTES_PER_TOKEN * SHARD_BYTES))
-    said = repr((dataset["identity"], _tokenizer_digest(path), spec, num_shards))
+    groups = tuple(
+        Group(source, -(-num_bytes * itemsize // (BYTES_PER_TOKEN * SHARD_BYTES)))
+        for source, num_bytes in sizes
+    )
+    said = repr((dataset["identity"], _tokenizer_digest(path), spec, groups))
     identity = blake2b(said.encode(), digest_size=16).hexdigest()
-    return TokenPlan(workspace, selection, spec, path, identity, row_groups, num_shards)
+    return TokenPlan(workspace, selection, spec, path, identity, row_groups, groups)
 
 
 def load_tokenizer(path: str) -> Tokenizer:
@@ -230,8 +236,8 @@ def _commit_manifest(
         **totals,
         "sources": dict(sorted(sources.items())),
         "shards": [
-            {**entry, "num_rows": account["num_rows"]}
-            for entry, account in zip(entries, accounts, strict=False)
+            {**entry, "num_rows": account["num_rows"], **({"source": source} if source is not None else {})}
+            for entry, account, source in zip(entries, accounts, plan.shard_sources, strict=False)
         ],
         "also": entries[len(names) :],
     }
@@ -269,3 +275,22 @@ def _row_groups(path: str, part: str) -> list[RowGroup]:
         for number in range(metadata.num_row_groups)
     )
     return [RowGroup(part, number, size) for number, size in enumerate(sizes)]
+
+
+def _bytes_of_sources(
+    workspace: Workspace, selection: str, row_groups: Sequence[RowGroup]
+) -> Sequence[tuple[str | None, int]]:
+    """Bytes of text of each source, about: a row group's by how many of its documents are of the source."""
+
+    def count(group: RowGroup) -> Counter[str]:
+        with files.open_read(workspace.dataset(selection, group.part)) as file:
+            sources = pq.ParquetFile(file).read_row_group(group.number, ["source"])["source"]
+        found = pc.value_counts(sources).to_pylist()
+        return Counter(
+            {item["values"]: max(group.num_bytes * item["counts"] // len(sources), 1) for item in found}
+        )
+
+    sizes: Counter[str] = Counter()
+    for of_group in files.in_parallel(count, row_groups):
+        sizes.update(of_group)
+    return sorted(sizes.items())

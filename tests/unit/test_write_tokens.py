@@ -147,6 +147,32 @@ def test_cells_become_shards_of_about_equal_size(mill, tokenizer, monkeypatch):
     assert verify_workspace(mill.workspace).problems == []
 
 
+@pytest.mark.parametrize("packing", ["concatenate", "best_fit"])
+def test_by_source_no_shard_mixes_sources(mill, tokenizer, monkeypatch, packing):
+    monkeypatch.setattr(write_tokens, "SHARD_BYTES", 128)
+    manifest = export(mill, tokenizer, by_source=True, packing=packing)
+    named = [entry["source"] for entry in manifest["shards"]]
+    assert named == sorted(named)
+    assert {named.count(source) > 1 for source in SOURCES} == {True}
+    loaded = Tokenizer.load(str(tokenizer))
+    for source, shard in zip(named, read(mill), strict=True):
+        rows = [row for row in in_order(mill, 0) if row.source == source]
+        held = [span["doc_id"] for row in shard for span in row["spans"]]
+        assert held
+        assert set(held) <= {row.doc_id.bytes for row in rows}
+        if packing == "concatenate":
+            first = next(row.text for row in rows if row.doc_id.bytes == held[0])
+            tokens = [*loaded.encode(pa.array([first], pa.large_string())).tokens, loaded.end_of_text]
+            assert shard[0]["tokens"][: len(tokens)] == tokens[:16]
+            assert list(dict.fromkeys(held)) == [row.doc_id.bytes for row in rows if row.doc_id.bytes in held]
+    assert manifest["num_documents"] == 60
+    assert verify_workspace(mill.workspace).problems == []
+
+
+def test_shards_of_mixed_sources_name_none(mill, tokenizer):
+    assert "source" not in export(mill, tokenizer)["shards"][0]
+
+
 def test_best_fit_masks_its_padding(mill, tokenizer):
     manifest = export(mill, tokenizer, packing="best_fit")
     (shard,) = read(mill)
