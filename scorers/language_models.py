@@ -4,13 +4,14 @@ A batch is tokenised once for all models of one tokenizer, and each model sees i
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Literal
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 from gristmill.models import language_model
 from gristmill.models.language_model import LanguageModel, ModelError, TextLosses
 from gristmill.models.tokenizer import TokenizedTexts, Tokenizer
-from gristmill.scorers.base import ScorerError
+from gristmill.scorers.base import ModelPath, Scorer, ScorerError
 from gristmill.scorers.text import TextBatch
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -46,6 +47,43 @@ class Forward:
     window: int
     stride: int
     dtype: Dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelScorer(Scorer):
+    """Base of the scorers that ask one language model.
+
+    Args:
+        model: Hugging Face directory; by default the prior trained in the workspace.
+        window: Tokens scored together; by default all that the model sees at once.
+        stride: Tokens between the starts of windows; by default the window.
+        dtype: Of the weights.
+    """
+
+    accelerator: ClassVar[bool] = True
+    tolerance: ClassVar[float] = TOLERANCE
+    trained_models = MappingProxyType({"model": "prior"})
+
+    model: ModelPath
+    window: int | None = None
+    stride: int | None = None
+    dtype: Dtype = "auto"
+
+    def model_digests(self) -> dict[str, str]:
+        """The model's bytes."""
+        return {"model": self._forward.digest}
+
+    def setup(self) -> None:
+        """Load the model."""
+        load_model(f"{self.name}.model", self._forward)
+
+    def losses(self, batch: TextBatch) -> TextLosses:
+        """Losses of n documents, from a pass shared with other scorers of the same model and windows."""
+        return text_losses(batch, self._forward)
+
+    @cached_property
+    def _forward(self) -> Forward:
+        return plan_forward(f"{self.name}.model", self.model, self.window, self.stride, self.dtype)
 
 
 def plan_forward(place: str, path: str, window: int | None, stride: int | None, dtype: Dtype) -> Forward:

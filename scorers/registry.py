@@ -33,6 +33,7 @@ SCORERS = {
     "target_classifier": "gristmill.scorers.target_classifier:TargetClassifier",
     "color_filter": "gristmill.scorers.color_filter:ColorFilter",
     "perplexity": "gristmill.scorers.perplexity:Perplexity",
+    "bits_per_character": "gristmill.scorers.bits_per_character:BitsPerCharacter",
     "embedding": "gristmill.scorers.embedding:Embedding",
 }
 """Built-in scorers, by where they are: a scorer is imported when it is asked for."""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from mills import Row, build, write
-from tiny_models import TEXT, fitted, tiny, tokens_of
+from tiny_models import TEXT, fitted, slow_nll, tiny, tokens_of
 
 from gristmill.models import likelihood
 from gristmill.models.language_model import LanguageModel
@@ -109,6 +109,20 @@ def test_scores_are_those_of_the_losses(models, scorers):
         assert total == pytest.approx(prior * num_tokens, rel=1e-5)
         expected = found["prior"].hidden[row].astype(np.float16).tolist() if text else []
         assert embedding[row]["embedding"] == expected
+
+
+def test_bits_are_counted_a_character_whatever_the_tokenizer(models):
+    texts = [TEXT * 3, "", "müller 磨坊 🌾", "\n"]
+    batch = TextBatch.from_texts(texts)
+    scorer = make_scorer("bits_per_character", {"model": models["prior"], "window": 8, "stride": 3})
+    scorer.setup()
+    model = LanguageModel.load(models["prior"])
+    expected = slow_nll(
+        model.model, model.tokenizer.encode(batch.text), model.tokenizer.end_of_text, window=8, stride=3
+    )
+    found = scorer.score(batch)["bits_per_character"].to_numpy() * [len(text) for text in texts] * np.log(2)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert expected[2] > expected[3] > expected[1] == 0
 
 
 @pytest.fixture
