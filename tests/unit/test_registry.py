@@ -99,7 +99,11 @@ def test_a_scorer_of_an_installed_package(installed):
             {},
             "unknown scorer 'langage', did you mean 'language'? (there are: bits_per_character, color_filter, custom,",
         ),
-        ("nothing_like_it", {}, "unknown scorer 'nothing_like_it' (there are: color_filter, custom,"),
+        (
+            "nothing_like_it",
+            {},
+            "unknown scorer 'nothing_like_it' (there are: bits_per_character, color_filter, custom,",
+        ),
         (
             "language",
             {"modle": "x"},
