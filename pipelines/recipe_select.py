@@ -70,12 +70,25 @@ class Quota(Section):
     direction: Literal["highest", "lowest"] | None = None
 
 
+class LossWeights(Section):
+    """Which losses are sampled more often: a softmax of a function of the loss, from the least to the greatest.
+
+    `lin_upper` damps low losses, `quadratic` favours medium ones, `extremes` low and high ones (arXiv 2502.06733, where
+    they weigh batches of a training); the greater the `temperature`, the more alike are the weights.
+    """
+
+    by: str
+    function: Literal["lin_upper", "quadratic", "extremes"] = "lin_upper"
+    temperature: Annotated[float, Field(ge=0.001, allow_inf_nan=False)] = 1.0
+
+
 class Sample(Section):
-    """A seeded random sample of what survived so far."""
+    """A seeded random sample, without replacement, of what survived so far; `weights` makes some losses likelier."""
 
     keep: Amount
     of: Unit = "documents"
     seed: Annotated[int, Field(strict=True)] = 0
+    weights: LossWeights | None = None
 
 
 class Selection(Section):

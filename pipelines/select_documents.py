@@ -26,9 +26,10 @@ from gristmill.pipelines.choose_units import choose_units
 from gristmill.pipelines.cluster_duplicates import read_clusters
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, peak_bytes, read_footer, write_side_file
 from gristmill.pipelines.recipe import Block
+from gristmill.pipelines.sample_weights import sampling_key
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.scratch import scratch_database
-from gristmill.pipelines.select_sql import NEAR, RANDOM_KEY, SIMHASH, CompiledSelection, quote
+from gristmill.pipelines.select_sql import NEAR, RANDOM_KEY, SIMHASH, Budget, CompiledSelection, quote
 from gristmill.pipelines.thin_groups import thin_groups
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
@@ -266,7 +267,7 @@ class _Judge:
         seeds = {"quota_key": QUOTA_SEED, "batch_key": BATCH_SEED}
         if compiled.selection.sample is not None:
             seeds["sample_key"] = compiled.selection.sample.seed
-        keys_used = {*(budget.key for budget in compiled.budgets), compiled.batch_key}
+        keys_used = {*(budget.key for budget in compiled.budgets), compiled.batch_key, _sample_key(compiled)}
         self.seeds = {key: seeds[key] for key in RANDOM_KEY.values() if key in keys_used}
         for kind, entries in asdict(block_lists).items():
             entries = pa.table({"entry": pa.array(sorted(entries), pa.string())})
@@ -278,7 +279,7 @@ class _Judge:
             "CREATE TABLE judged (shard INTEGER, position INTEGER, doc_id UUID, source VARCHAR, num_chars BIGINT, "
             "step VARCHAR, reason VARCHAR, group_hash UUID, simhash UBIGINT, "
             "exemplar_preference STRUCT(rank INTEGER, score DOUBLE), duplicate_hash UUID, "
-            "preference STRUCT(rank INTEGER, score DOUBLE), batch_key DOUBLE, "
+            "preference STRUCT(rank INTEGER, score DOUBLE), sample_key DOUBLE, batch_key DOUBLE, "
             f"window_scores STRUCT(key DOUBLE, weight BIGINT)[]{keys})"
         )
 
@@ -300,7 +301,7 @@ class _Judge:
         )
         thinning = (compiled.group, compiled.group and SIMHASH, compiled.exemplar_preference)
         deduplicating = (compiled.duplicate_key, compiled.preference)
-        topping = (compiled.batch_key, compiled.window_scores)
+        topping = (_sample_key(compiled), compiled.batch_key, compiled.window_scores)
         choosing = ", ".join(expression or "NULL" for expression in (*thinning, *deduplicating, *topping))
         keys = "".join(f", {budget.key}, {budget.weight}" for budget in compiled.budgets)
         return (
@@ -360,7 +361,7 @@ def drop_beyond_budgets(connection: duckdb.DuckDBPyConnection, compiled: Compile
         return {}
     keys = "".join(f", key_{b.step}, weight_{b.step}" for b in compiled.budgets)
     connection.execute(
-        f"CREATE TABLE remaining AS SELECT doc_id, source{keys} FROM judged "
+        f"CREATE TABLE remaining AS SELECT doc_id, source, sample_key{keys} FROM judged "
         "ANTI JOIN superseded USING (shard, position) WHERE step IS NULL"
     )
     beyond: dict[str, str] = {}
@@ -371,17 +372,35 @@ def drop_beyond_budgets(connection: duckdb.DuckDBPyConnection, compiled: Compile
         if budget.step == "top" and top is not None and (top.unit == "windows" or top.batch is not None):
             choose_units(connection, top, still_in)
             continue
+        key = _order(connection, budget, still_in)
         for source, amount in budget.keep.items():
             of_source = f"source = {quote(source)}" if source is not None else "true"
             rows = (
-                f"(SELECT key_{budget.step} AS key, doc_id, 0 AS number, weight_{budget.step} AS weight "
+                f"(SELECT {key} AS key, doc_id, 0 AS number, weight_{budget.step} AS weight "
                 f"FROM remaining WHERE {of_source} AND {still_in})"
             )
             cut = find_cut(connection, rows, amount)
             if cut is not None:
-                conditions.append(f"({of_source} AND row(key_{budget.step}, doc_id, 0) > {cut.as_sql()})")
+                conditions.append(f"({of_source} AND row({key}, doc_id, 0) > {cut.as_sql()})")
         beyond[budget.step] = " OR ".join(conditions) or "false"
     return beyond
+
+
+def _sample_key(compiled: CompiledSelection) -> str | None:
+    """The column with the random numbers that losses weigh, None where none do."""
+    is_weighted = any(budget.weights is not None for budget in compiled.budgets)
+    return RANDOM_KEY["sample"] if is_weighted else None
+
+
+def _order(connection: duckdb.DuckDBPyConnection, budget: Budget, still_in: str) -> str:
+    """SQL for the number by which a budget orders the rows of `remaining` and `judged`, the least first."""
+    key = f"key_{budget.step}"
+    if budget.weights is None:
+        return key
+    ((low, high),) = connection.execute(
+        f"SELECT min({key}), max({key}) FROM remaining WHERE {still_in}"
+    ).fetchall()
+    return key if low is None else sampling_key(budget.weights, key, RANDOM_KEY[budget.step], low, high)
 
 
 def _final_verdict(beyond: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gristmill import sql
 from gristmill.pipelines.recipe import Duplicates, Recipe
-from gristmill.pipelines.recipe_select import Preference, Selection, Thin, Top
+from gristmill.pipelines.recipe_select import LossWeights, Preference, Selection, Thin, Top
 from gristmill.pipelines.recipe_values import nearest
 from gristmill.scorers import schema
 from gristmill.scorers.base import Column, RecipeError, Scorer
@@ -54,6 +54,7 @@ class Budget:
         weight: SQL expression for what the budget counts.
         of: Unit of the weight.
         keep: Amounts by source, or one amount under None for all sources together.
+        weights: Where `key` is a loss that weighs a random order; None where it is the order.
     """
 
     step: str
@@ -61,6 +62,7 @@ class Budget:
     weight: str
     of: str
     keep: Mapping[str | None, Any]
+    weights: LossWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,10 @@ def _budgets(selection: Selection, checker: "_Checker", place: str) -> Iterator[
                 f"{place}.{step}.of: no scorer makes {weight!r}, so {rule.of} cannot be counted"
             )
         checker.used.append(weight)
-        if step == "sample":
+        weights = rule.weights if step == "sample" else None
+        if weights is not None:
+            key = checker.key(weights.by, "lowest", f"{place}.sample.weights.by")
+        elif step == "sample":
             key = RANDOM_KEY[step]
         elif rule.by is None:
             if rule.direction is not None:
@@ -256,7 +261,7 @@ def _budgets(selection: Selection, checker: "_Checker", place: str) -> Iterator[
         else:
             key = checker.key(rule.by, rule.direction, f"{place}.{step}.by")
         keep = rule.keep if step == "quota" else {None: rule.keep}
-        yield Budget(step, key, weight, rule.of, keep)
+        yield Budget(step, key, weight, rule.of, keep, weights)
 
 
 def _window_scores(recipe: Recipe, top: Top, scorers: Sequence[Scorer], place: str) -> str:

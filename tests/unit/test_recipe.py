@@ -101,7 +101,7 @@ RECIPE_KEYS = ", ".join(sorted(Recipe.model_fields))
         ),
         (
             "select.0.sample.sed",
-            "select.0.sample.sed: unknown key 'sed'; allowed: keep, of, seed; did you mean 'seed'?",
+            "select.0.sample.sed: unknown key 'sed'; allowed: keep, of, seed, weights; did you mean 'seed'?",
         ),
         (
             "export.redact",

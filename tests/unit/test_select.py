@@ -6,9 +6,10 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from itertools import chain
-from math import ceil, inf
+from math import ceil, inf, log1p
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mills import SOURCES, Numbers, Row, batches, build, divide, random_key, score
 
+from gristmill.models.loss_weights import sampling_weights
 from gristmill.pipelines import select_documents as module
 from gristmill.pipelines.ledger import read_ledger, write_side_file
 from gristmill.pipelines.recipe import Block
@@ -99,8 +101,9 @@ def reference(rows, rules, block):
             for step in ("quota", "sample", "top"):
                 rule = rules.get(step)
                 concerned = rule and (step != "quota" or row.source in rule["keep"])
-                if concerned and rule.get("by") and column(row, rule["by"]) is None:
-                    drop(row, step, f"missing:{rule['by']}")
+                by = concerned and rule.get("weights", rule).get("by")
+                if by and column(row, by) is None:
+                    drop(row, step, f"missing:{by}")
                     break
     alive = [row for row in rows if row.doc_id not in verdicts]
     if rule := rules.get("thin"):
@@ -154,6 +157,13 @@ def turned(row, by, direction):
     return inf if value is None else -value if (direction or BETTER[by]) == "highest" else value
 
 
+def drawn(row, alive, weights, seed):
+    """An exponential number over the weight of a row's loss among those of all rows."""
+    losses = [float(column(other, weights["by"])) for other in alive]
+    relative = sampling_weights(np.array(losses), weights["function"], weights["temperature"])
+    return -log1p(-random_key(row, seed)) / relative[alive.index(row)]
+
+
 def beyond(alive, step, rule, amount):
     seeds = {"quota": QUOTA_SEED, "sample": rule.get("seed", 0)}
     weight = {"documents": lambda row: 1}.get(
@@ -162,6 +172,8 @@ def beyond(alive, step, rule, amount):
     )
 
     def key(row):
+        if "weights" in rule:
+            return drawn(row, alive, rule["weights"], rule["seed"]), row.doc_id.int
         if rule.get("by"):
             return turned(row, rule["by"], rule.get("direction")), row.doc_id.int
         return random_key(row, seeds[step]), row.doc_id.int
@@ -251,7 +263,18 @@ rules = st.fixed_dictionaries(
             units,
             st.one_of(st.just({}), directed),
         ),
-        "sample": st.fixed_dictionaries({"keep": amounts, "of": units, "seed": st.integers(0, 3)}),
+        "sample": st.fixed_dictionaries(
+            {"keep": amounts, "of": units, "seed": st.integers(0, 3)},
+            optional={
+                "weights": st.fixed_dictionaries(
+                    {
+                        "by": st.sampled_from(["quality", "year", "num_chars"]),
+                        "function": st.sampled_from(["lin_upper", "quadratic", "extremes"]),
+                        "temperature": st.sampled_from([0.1, 1.0]),
+                    }
+                )
+            },
+        ),
         "top": st.one_of(
             st.builds(lambda keep, of, by: {"keep": keep, "of": of, **by}, amounts, units, directed),
             st.builds(
@@ -318,6 +341,20 @@ def decide(mill, rules, block=NO_BLOCKS):
     },
     block=BlockLists(),
     size=12,
+)
+@example(
+    rows=EXAMPLE,
+    rules={
+        "sample": {
+            "keep": Fraction(1, 2),
+            "of": "tokens",
+            "seed": 0,
+            "weights": {"by": "year", "function": "lin_upper", "temperature": 0.1},
+        },
+        "top": {"by": "quality", "keep": 3},
+    },
+    block=BlockLists(),
+    size=5,
 )
 @FINE
 def test_decisions_are_those_of_the_reference(rows, rules, block, size):
