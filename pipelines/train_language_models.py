@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gristmill.models.classifier_quality import area_under_roc
 from gristmill.models.language_model import SAMPLE, SIZES, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.models.training import TrainingPlan, join_documents
@@ -116,18 +117,6 @@ def write_stream(
     if path.stat().st_size == 0:
         return np.empty(0, np.uint32)
     return np.memmap(path, np.uint32, "r")
-
-
-def area_under_roc(positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> float:
-    """The chance that a positive scores higher than a negative, equal ones counting half.
-
-    Args:
-        positive: float64[p], p > 0.
-        negative: float64[n], n > 0.
-    """
-    ordered = np.sort(negative)
-    below = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
-    return float(below.mean() / 2 / len(negative))
 
 
 def _train(

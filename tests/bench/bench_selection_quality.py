@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from gristmill.models.classifier_quality import area_under_roc
 from gristmill.pipelines.cli import main as gristmill
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.train_language_models import area_under_roc
 from gristmill.pipelines.workspace import Workspace
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared/data/corpus"
