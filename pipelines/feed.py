@@ -9,8 +9,6 @@ and its state is the number of samples taken of each dataset. Training processes
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +17,11 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from gristmill.pipelines.mixture import Entry, choose_datasets
-from gristmill.pipelines.row_order import BLOCK_ROWS, RowOrder
-from gristmill.pipelines.token_shards import TokensError, TokenShard, check_shard, open_shard, read_manifest
+from gristmill.pipelines.remote_shards import RemoteShards
+from gristmill.pipelines.row_order import BLOCK_ROWS
+from gristmill.pipelines.token_dataset import TokenDataset
+from gristmill.pipelines.token_shards import TokensError
 
-MAX_OPEN_SHARDS = 1024
 PLANNED_SAMPLES = 4096
 """Samples whose rows are computed at once."""
 TENSORS = {
@@ -47,15 +46,18 @@ class TokenFeed(IterableDataset[Batch]):
     fill no batch are left out.
 
     Args:
-        datasets: Folder of tokens, or (folder, weight) of each dataset of a mixture.
+        datasets: Folder of tokens on a disk or a bucket, or the (folder, weight) of each dataset of a mixture; (folder,
+            weight, source) takes the shards of one source.
         batch_size: Sequences of all ranks together.
         rank: This process.
         world_size: Number of processes; divides `batch_size`.
         seed: Of the order and of the mixture.
         epochs: The stream ends where a dataset would begin one pass more than these; None: never.
-        shuffle_window: Rows that are shuffled among each other, a multiple of 256.
+        shuffle_window: Rows that are shuffled among each other, a multiple of 256. Of a dataset on a bucket each
+            process holds so many rows, and 512 more, in memory.
         segments: Whether batches say where documents start.
-        verify: Whether a process compares a shard's checksum when it first opens it.
+        verify: Whether a process compares the checksum of a shard when it first opens it, and on a bucket those of
+            each block of rows when it reads it.
 
     Raises:
         TokensError: If the tokens are not there or do not go together.
@@ -76,10 +78,21 @@ class TokenFeed(IterableDataset[Batch]):
         verify: bool = True,
     ) -> None:
         super().__init__()
-        entries = [(datasets, 1.0)] if isinstance(datasets, str) else list(datasets)
+        entries: list[Entry] = [(datasets, 1.0)] if isinstance(datasets, str) else list(datasets)
         _check_numbers(entries, batch_size, rank, world_size, shuffle_window)
-        self._weights = [weight for _, weight in entries]
-        self._datasets = [_Dataset(Path(path), seed, shuffle_window, verify) for path, _ in entries]
+        self._weights = [entry[1] for entry in entries]
+        self._datasets = [
+            TokenDataset(
+                entry[0],
+                entry[2] if len(entry) == 3 else None,
+                seed,
+                shuffle_window,
+                segments=segments,
+                verify=verify,
+            )
+            for entry in entries
+        ]
+        self._is_remote = any(dataset.is_remote for dataset in self._datasets)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._seed, self._epochs, self._segments = seed, epochs, segments
         self._names = [name for name in TENSORS if segments or name in ("tokens", "loss_mask")]
@@ -92,7 +105,9 @@ class TokenFeed(IterableDataset[Batch]):
             raise TokensError(
                 f"sequences of {lengths} tokens in one mixture; export all with one sequence_length"
             )
-        if len({dataset.identity for dataset in self._datasets}) < len(entries):
+        keys = {dataset.key for dataset in self._datasets}
+        has_both = any(dataset.source is not None and dataset.identity in keys for dataset in self._datasets)
+        if has_both or len(keys) < len(entries):
             raise TokensError(
                 "a mixture holds the same tokens twice; give each dataset once, with its whole weight"
             )
@@ -107,7 +122,8 @@ class TokenFeed(IterableDataset[Batch]):
             first = (plan.samples - self._origin) // self._batch_size
             mine = np.arange((number - first) % num_workers, len(plan.chosen), num_workers)
             places = self._locate(plan.chosen[mine, part], plan.index[mine, part])
-            for batch, of_batch in zip(mine.tolist(), places, strict=True):
+            for batch, of_batch, following in zip(mine.tolist(), places, [*places, []][1:], strict=True):
+                self._ask(following)
                 self._samples = plan.samples + (batch + 1) * self._batch_size
                 self._taken = plan.taken[batch]
                 yield self._read(of_batch)
@@ -148,17 +164,17 @@ class TokenFeed(IterableDataset[Batch]):
             raise ValueError(
                 f"state of seed {state['seed']}, this feed has {self._seed}; use the seed of the state"
             )
-        taken = [state["taken"].get(dataset.identity, 0) for dataset in self._datasets]
+        taken = [state["taken"].get(dataset.key, 0) for dataset in self._datasets]
         self._samples, self._taken = state["samples"], np.array(taken)
         self._origin = state.get("origin", self._samples)
         self._begin = self._samples, self._taken
 
     def _state(self, samples: int, taken: Integers) -> dict[str, Any]:
-        identities = [dataset.identity for dataset in self._datasets]
+        keys = [dataset.key for dataset in self._datasets]
         return {
             "seed": self._seed,
             "samples": samples,
-            "taken": dict(zip(identities, taken.tolist(), strict=True)),
+            "taken": dict(zip(keys, taken.tolist(), strict=True)),
         }
 
     def _plans(self, samples: int, taken_before: Integers) -> Iterator["_Plan"]:
@@ -188,6 +204,13 @@ class TokenFeed(IterableDataset[Batch]):
             places[of_dataset, 1:] = dataset.locate(index[of_dataset])
         return places.tolist()
 
+    def _ask(self, places: Sequence[Sequence[int]]) -> None:
+        """Let threads read, of what lies on buckets, what these samples need."""
+        for number, shard_number, row in places if self._is_remote else ():
+            shards = self._datasets[number].shards
+            if isinstance(shards, RemoteShards):
+                shards.ask(shard_number, row)
+
     def _read(self, places: Sequence[Sequence[int]]) -> Batch:
         shape = len(places), self._datasets[0].sequence_length
         batch = _allocate(shape, self._names)
@@ -195,7 +218,7 @@ class TokenFeed(IterableDataset[Batch]):
         loss_mask = batch["loss_mask"].fill_(True).numpy()
         starts = np.zeros(shape, np.bool_) if self._segments else None
         for sample, (number, shard_number, row) in enumerate(places):
-            shard = self._datasets[number].shard(shard_number)
+            shard = self._datasets[number].shards.shard(shard_number)
             rows[sample] = shard.tokens[row]
             if len(shard.masked):
                 for start, end in shard.masked_ranges(row):
@@ -228,48 +251,12 @@ class _Plan:
     taken: Integers
 
 
-class _Dataset:
-    """One folder of token shards; a shard is opened when a row of it is first wanted."""
-
-    def __init__(self, folder: Path, seed: int, shuffle_window: int, verify: bool) -> None:
-        manifest = read_manifest(folder)
-        self._folder, self._shards = folder, manifest["shards"]
-        self._files = [(str(folder / entry["name"]), entry["blake2b"]) for entry in self._shards]
-        self._unverified = set(range(len(self._shards))) if verify else set()
-        self._starts = np.cumsum([0] + [entry["num_rows"] for entry in self._shards])
-        self.identity, self.sequence_length = manifest["identity"], manifest["sequence_length"]
-        self.dtype = np.dtype(manifest["dtype"])
-        self.num_rows = int(self._starts[-1])
-        if self.num_rows == 0:
-            raise TokensError(f"{folder}: holds no sequences; expected at least one")
-        self._order = RowOrder(self.num_rows, seed, shuffle_window)
-
-    def locate(self, index: Integers) -> Integers:
-        """Shard, and row in it, of numbers of the dataset's stream of epochs, int64[k, 2]."""
-        rows = self._order.rows(index)
-        shards = np.searchsorted(self._starts, rows, "right") - 1
-        return np.stack([shards, rows - self._starts[shards]], axis=1)
-
-    def shard(self, number: int) -> TokenShard:
-        """A shard, open."""
-        if number in self._unverified:
-            check_shard(self._folder, self._shards[number])
-            self._unverified.remove(number)
-        return _open(*self._files[number])
-
-
 def _allocate(shape: tuple[int, int], names: Sequence[str]) -> Batch:
     """Tensors in one storage: a DataLoader's worker sends every storage of a batch through a connection of its own."""
     num_values = shape[0] * shape[1]
     sizes = [num_values * TENSORS[name].itemsize for name in names]
     pieces = torch.empty(sum(sizes), dtype=torch.uint8).split(sizes)
     return {name: piece.view(TENSORS[name]).view(shape) for name, piece in zip(names, pieces, strict=True)}
-
-
-@lru_cache(MAX_OPEN_SHARDS)
-def _open(path: str, blake2b: str) -> TokenShard:
-    """The shard of this checksum: another one at the same path is opened anew."""
-    return open_shard(path)
 
 
 def _check_numbers(
@@ -283,6 +270,6 @@ def _check_numbers(
         raise ValueError(f"rank {rank} of {world_size}; expected 0 to {world_size - 1}")
     if shuffle_window < BLOCK_ROWS or shuffle_window % BLOCK_ROWS:
         raise ValueError(f"shuffle_window {shuffle_window}; expected a multiple of {BLOCK_ROWS}")
-    weights = [weight for _, weight in entries]
+    weights = [entry[1] for entry in entries]
     if not weights or min(weights) <= 0:
         raise ValueError(f"weights {weights}; expected datasets, each with a weight above 0")

@@ -16,7 +16,8 @@ STRONG_SHIFT = 0.25
 """Shares of replay for new data that is like the earlier (web after web) and unlike it (another language), as in
 "Simple and Scalable Strategies to Continually Pre-train Large Language Models" (arXiv 2403.08763)."""
 
-Entry = tuple[str, float]
+Entry = tuple[str, float] | tuple[str, float, str]
+"""Folder of tokens and weight, or folder, weight and the one source that is taken of the folder."""
 
 
 def choose_datasets(
@@ -42,13 +43,13 @@ def with_replay(new: Sequence[Entry], earlier: Sequence[Entry], share: float = W
     """A mixture of new data and of what the model was trained on before, each in its own proportions.
 
     Args:
-        new: (folder of tokens, weight) of each dataset.
+        new: (folder of tokens, weight) or (folder, weight, source) of each dataset.
         earlier: The earlier mixture.
         share: Of the samples that replay the earlier mixture; they take the place of new ones.
     """
     parts = [(new, 1.0 - share), (earlier, share)]
     return [
-        (path, part_share * weight / sum(weight for _, weight in part))
+        (entry[0], part_share * entry[1] / sum(entry[1] for entry in part), *entry[2:])
         for part, part_share in parts
-        for path, weight in part
+        for entry in part
     ]

@@ -2,9 +2,11 @@
 
 Blocks of neighbouring rows are permuted, then rows within windows of the permuted blocks: reads stay near each other on
 disk, and what a batch holds comes from all over the data. A last block that is not full stays at the end, where its
-rows are permuted with those of its window.
+rows are permuted with those of its window. No block of a shard is cut: where a shard ends within one, these last rows
+stand after the full blocks of all shards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +53,38 @@ class RowOrder:
         key = mix_key(self.seed, epoch, np.zeros_like(window))
         block[is_full] = permute(block[is_full], np.full(is_full.sum(), num_blocks), key[is_full])
         return block * BLOCK_ROWS + row
+
+
+class ShardRows:
+    """Where the rows of a dataset lie: first the full blocks of all shards, then the rows left over in each.
+
+    Args:
+        rows_of_shards: Rows of each shard.
+    """
+
+    def __init__(self, rows_of_shards: Sequence[int]) -> None:
+        self._blocks, rests = np.divmod(np.array(rows_of_shards, np.int64), BLOCK_ROWS)
+        self._first_blocks = np.append(0, np.cumsum(self._blocks))
+        self._first_rests = np.append(0, np.cumsum(rests))
+
+    def find(self, rows: Integers) -> Integers:
+        """Shard, and row in the shard, of some rows.
+
+        Args:
+            rows: Below the number of all rows, int64[k].
+
+        Returns:
+            int64[k, 2].
+        """
+        block, row = np.divmod(rows, BLOCK_ROWS)
+        shard = np.searchsorted(self._first_blocks, block, "right") - 1
+        row += BLOCK_ROWS * (block - self._first_blocks[shard])
+        left_over = block >= self._first_blocks[-1]
+        rest = rows[left_over] - BLOCK_ROWS * self._first_blocks[-1]
+        holder = np.searchsorted(self._first_rests, rest, "right") - 1
+        shard[left_over] = holder
+        row[left_over] = BLOCK_ROWS * self._blocks[holder] + rest - self._first_rests[holder]
+        return np.stack([shard, row], axis=1)
 
 
 def permute(values: Integers, size: Integers, key: Words) -> Integers:

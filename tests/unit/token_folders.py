@@ -59,7 +59,8 @@ def _write(folder, batches, identity, sequence_length):
         with (folder / name).open("wb") as file:
             write_shard(file, batch, {"identity": identity})
         with (folder / name).open("rb") as file:
-            entries.append({"name": name, "num_rows": len(batch), "blake2b": digest(file)})
+            entry = {"name": name, "num_rows": len(batch), "blake2b": digest(file)}
+        entries.append({**entry, "num_bytes": (folder / name).stat().st_size})
     manifest = {
         "identity": identity,
         "sequence_length": sequence_length,
