@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.models.text_classifier import LABEL_PREFIX, one_line
+from gristmill.models.fasttext_file import END_OF_LINE, zero_word
+from gristmill.models.one_line import LABEL_PREFIX, Family, one_line, save_family
 
 POSITIVE = "1"
 NEGATIVE = "0"
+FAMILY: Family = "default"
 TEXTS_PER_WRITE = 1000
 
 
@@ -35,6 +37,7 @@ def train_classifier(
     bucket: int = 1 << 18,
     seed: int = 0,
     threads: int = 1,
+    zero_end_of_line: bool = True,
 ) -> None:
     """Train a classifier that tells positives (label 1) from negatives (label 0), with softmax over words and n-grams.
 
@@ -45,7 +48,7 @@ def train_classifier(
     Args:
         positives: Texts of the target, at least one.
         negatives: Texts of the pool, at least one; classes of unequal size shift the probabilities.
-        path: The `.bin` file to write.
+        path: The `.bin` file to write; how its texts became lines goes into `normalisation.json` beside it.
         lr: Learning rate at the start; it falls linearly to 0.
         dim: Length of the vector of a word.
         word_ngrams: Words in the longest n-gram.
@@ -56,6 +59,12 @@ def train_classifier(
             in every worker.
         seed: Of the order of the texts and of fastText's random numbers; from 0 to 2^31 - 1.
         threads: More are faster and give other bytes every time.
+        zero_end_of_line: Whether the vector of the word that ends every line is set to zero after training, as the
+            paper has it and its script has not: that word is half of a text of one word and nothing of a long one,
+            so it favours one class by length. N-grams that hold it keep their vectors. From 1,200 books against as
+            many other texts in 5 and 25 epochs, the AUC of held-out ones was 0.912 and 0.987 with it and 0.927 and
+            0.994 without, books being long; of whole texts among texts cut to 10 words, 0.82 and 0.91 against 0.77
+            and 0.74.
 
     Raises:
         ValueError: If a class has no text.
@@ -79,7 +88,10 @@ def train_classifier(
             "verbose": 0,
         }
         _train_in_child(options, model)
+        if zero_end_of_line:
+            zero_word(model, END_OF_LINE)
         model.replace(path)
+    save_family(Path(path).parent, FAMILY)
 
 
 def _write_lines(
@@ -92,7 +104,7 @@ def _write_lines(
         for start in range(0, len(order), TEXTS_PER_WRITE):
             rows = order[start : start + TEXTS_PER_WRITE]
             labels = np.where(rows < len(positives), POSITIVE, NEGATIVE).tolist()
-            lines = one_line(texts.take(pa.array(rows))).to_pylist()
+            lines = one_line(texts.take(pa.array(rows)), FAMILY).to_pylist()
             file.writelines(
                 f"{LABEL_PREFIX}{label} {line}\n" for label, line in zip(labels, lines, strict=True)
             )

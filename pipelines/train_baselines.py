@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.models import ngram_counts
-from gristmill.models.classifier_training import train_classifier
-from gristmill.models.text_classifier import FILE
+from gristmill.models.classifier_quality import quality
+from gristmill.models.classifier_training import POSITIVE, train_classifier
+from gristmill.models.text_classifier import FILE, TextClassifier
 from gristmill.pipelines import files
 from gristmill.pipelines.recipe import Target
 from gristmill.pipelines.sample_texts import Sample, is_sampled, join_texts
@@ -26,6 +29,8 @@ from gristmill.scorers.importance import count_ngrams
 from gristmill.scorers.text import TextBatch
 
 Counts = npt.NDArray[np.int64]
+MAX_JUDGED = 10_000
+"""Held-out documents of the target by which its classifier is judged, and about as many of the pool."""
 
 
 class CountNgrams(beam.PTransform):
@@ -104,19 +109,50 @@ def make_importance(training: Training, folder: Path, made: Path) -> dict[str, A
 
 
 def make_target_classifier(training: Training, folder: Path, made: Path) -> dict[str, Any]:
-    """Train a fastText classifier of the target's documents against as many of the pool."""
+    """Train a fastText classifier of the target's documents against as many of the pool, and judge it by others."""
     spec = training.models.target_classifier
     num_target = sum(shard.num_rows for shard in training.target)
-    num_pool = sum(shard.num_rows for shard in training.shards)
+    num_pool = max(sum(shard.num_rows for shard in training.shards), 1)
     wanted = Sample(spec.seed, 0.0, min(spec.max_documents / max(num_target, 1), 1.0))
     positives = join_texts(
         batch["text"].filter(is_sampled(batch, wanted)) for batch in training.target_documents()
     )
-    sample = Sample(spec.seed, 0.0, min(len(positives) / max(num_pool, 1), 1.0))
+    sample = Sample(spec.seed, 0.0, min(len(positives) / num_pool, 1.0))
     negatives = join_texts(training.texts(sample))
     path = made / FILE
     try:
-        train_classifier(positives, negatives, str(path), epoch=spec.epoch, seed=spec.seed)
+        train_classifier(
+            positives, negatives, str(path), epoch=spec.epoch, seed=spec.seed, zero_end_of_line=False
+        )
     except (ValueError, RuntimeError) as error:
         raise RecipeError(f"models.target_classifier: {error}") from error
-    return {"num_positives": len(positives), "num_negatives": len(negatives)}
+    held_out = join_texts(batch["text"] for batch in training.held_out_documents())[:MAX_JUDGED]
+    others = replace(sample, low=sample.high, high=sample.high + len(held_out) / num_pool)
+    return {
+        "num_positives": len(positives),
+        "num_negatives": len(negatives),
+        "quality": judge_classifier(made, held_out, join_texts(training.texts(others))),
+    }
+
+
+def judge_classifier(
+    folder: Path, positives: pa.LargeStringArray, negatives: pa.LargeStringArray
+) -> dict[str, Any] | None:
+    """The quality of a classifier, as its manifest has it, by texts that it was not trained on.
+
+    Args:
+        folder: Where the classifier lies.
+        positives: Texts of label 1.
+        negatives: Texts of label 0.
+
+    Returns:
+        `Quality` and how many texts it rests on; None where a class has none.
+    """
+    if len(positives) == 0 or len(negatives) == 0:
+        return None
+    classifier = TextClassifier.load(folder)
+    probabilities = (
+        classifier.probability(texts, POSITIVE).astype(np.float64) for texts in (positives, negatives)
+    )
+    facts = {"num_positives": len(positives), "num_negatives": len(negatives)}
+    return facts | asdict(quality(*probabilities))

@@ -1,5 +1,5 @@
 -- Rule sets as computed columns of `scores`: each block is an expression over the columns of the `rules` scorer, with
--- the thresholds published for English (macros.sql has them as parameters).
+-- the thresholds published for English (macros.sql has them as parameters), or over a classifier's.
 
 -- name: gopher_quality_pass
 -- Whether a document passes Gopher's quality rules (arXiv 2112.11446, A.1.1).
@@ -49,3 +49,7 @@ fineweb_passes(
     fineweb_line_punct_ratio, fineweb_short_line_ratio_30_chars, fineweb_char_dup_ratio,
     fineweb_newline_to_word_ratio
 )
+
+-- name: dclm_pass
+-- Whether DCLM-Baseline keeps the document (arXiv 2406.11794, section 4.4; the best tenth of its pool).
+dclm_quality >= 0.018112

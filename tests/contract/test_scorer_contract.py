@@ -4,6 +4,7 @@ import json
 import pickle
 from dataclasses import fields, is_dataclass, replace
 
+import fasttext
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,7 +39,10 @@ OTHER_OPTIONS = {
     "language": {"model": "lid.bin"},
     "minhash": {"num_perm": 128, "seed": 2, "shingling": Shingling(unit="char", size=9)},
     "simhash": {"shingling": Shingling(collapse_numbers=False)},
-    "target_classifier": {"model": "other.bin", "label": "0"},
+    "dclm_quality": {"model": "other.bin", "label": "cc", "normalisation": "default"},
+    "fasttext": {"model": "other.bin", "label": "0", "normalisation": "dclm"},
+    "predictive_strength": {"model": "other.bin", "label": "0", "normalisation": "dclm"},
+    "target_classifier": {"model": "other.bin", "label": "0", "normalisation": "dclm"},
     "tokens": {"tokenizer": "other"},
 }
 """Options that change the numbers, for each scorer that has some."""
@@ -86,6 +90,9 @@ REQUIRED_OPTIONS = {
     "perplexity": lambda folder: {"model": make_language_model(folder, 0)},
     "decontamination": lambda folder: {"sets": {"mill": str(make_evaluation_set(folder))}},
     "importance": lambda folder: {"model": str(make_counts(folder))},
+    "dclm_quality": lambda folder: {"model": str(make_classifier(folder)), "label": "1"},
+    "fasttext": lambda folder: {"model": str(make_language_classifier(folder)), "label": "b"},
+    "predictive_strength": lambda folder: {"model": str(make_classifier(folder))},
     "target_classifier": lambda folder: {"model": str(make_classifier(folder))},
     "tokens": lambda folder: {"tokenizer": str(make_tokenizer(folder))},
 }
@@ -125,6 +132,17 @@ def make_classifier(folder):
     positives, negatives = (pa.array(texts, pa.large_string()) for texts in ([PROSE], ["spam spam"]))
     train_classifier(positives, negatives, str(folder / "target.bin"), dim=4, bucket=100)
     return folder / "target.bin"
+
+
+def make_language_classifier(folder):
+    """Three labels and subwords, which only fastText's own library takes."""
+    lines = folder / "train.txt"
+    lines.write_text("__label__a the mill\n__label__b die Mühle\n__label__c le moulin\n" * 5)
+    model = fasttext.train_supervised(
+        str(lines), dim=4, bucket=100, minn=2, maxn=3, thread=1, epoch=20, verbose=0
+    )
+    model.save_model(str(folder / "languages.bin"))
+    return folder / "languages.bin"
 
 
 def make(name, folder):

@@ -11,7 +11,7 @@ from py3langid.langid import MODEL_FILE
 from py3langid.langid import LanguageIdentifier as Peer
 
 from gristmill.models.language_identifier import MAX_BYTES, LanguageIdentifier
-from gristmill.models.text_classifier import TextClassifier, one_line
+from gristmill.models.text_classifier import TextClassifier
 from gristmill.scorers.base import ScorerError
 from gristmill.scorers.language import Language
 from gristmill.scorers.text import TextBatch
@@ -124,11 +124,6 @@ def test_text_classifier(fasttext_model):
     labels, probabilities = classifier.predict(pa.array(["the mill", "Mühle"], pa.large_string()))
     assert labels == ["eng_Latn", "deu_Latn"]
     assert probabilities.dtype == np.float32
-
-
-def test_one_line():
-    texts = pa.array(["a\nb", "__label__x y", ""], pa.large_string())
-    assert one_line(texts).to_pylist() == ["a b", " x y", ""]
 
 
 def test_a_missing_model_is_named():

@@ -240,9 +240,9 @@ def decide(scores: pa.Table) -> dict[str, list[bool]]:
     connection = duckdb.connect()
     connection.execute(sql.read_sql("macros.sql"))
     connection.register("scores", scores)
-    columns = ", ".join(f"({text}) AS {name}" for name, text in sql.rule_sets().items())
+    columns = ", ".join(f"({sql.rule_sets()[name]}) AS {name}" for name in DECISIONS)
     rows = connection.execute(f"SELECT {columns} FROM scores").fetchall()
-    return {name: list(column) for name, column in zip(sql.rule_sets(), zip(*rows, strict=True), strict=True)}
+    return {name: list(column) for name, column in zip(DECISIONS, zip(*rows, strict=True), strict=True)}
 
 
 def test_rule_sets_in_sql_decide_like_python() -> None:

@@ -636,6 +636,7 @@ def test_macros_and_rule_sets_agree():
     assert {"gopher_quality_passes", "gopher_repetition_passes", "c4_passes", "fineweb_passes"} <= names
     assert set(sql.rule_sets()) == {
         "gopher_quality_pass", "gopher_repetition_pass", "gopher_pass", "c4_pass", "c4_jmlr_pass", "fineweb_pass",
+        "dclm_pass",
     }  # fmt: skip
 
 

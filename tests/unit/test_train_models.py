@@ -103,6 +103,20 @@ def test_nothing_is_trained_twice(write, tmp_path, made):
     assert digests(tmp_path) == before
 
 
+def test_the_target_classifier_is_judged_by_held_out_documents(write, tmp_path):
+    run(write(score=["target_classifier"], models={"target_classifier": {"epoch": 50}}))
+    manifest = read_manifest_of(tmp_path, "target_classifier")
+    quality = manifest["quality"]
+    assert 80 < manifest["num_positives"] < 100
+    assert 0 < quality["num_positives"] <= 100 - manifest["num_positives"]
+    assert 0 < quality["num_negatives"] <= 140 - manifest["num_negatives"]
+    assert 0.8 < quality["auc"] <= 1
+    assert quality["brier"] < 0.25
+    assert (
+        sum(part["count"] for part in quality["bins"]) == quality["num_positives"] + quality["num_negatives"]
+    )
+
+
 def read_manifest_of(tmp_path, name):
     return read_manifest(Workspace(str(tmp_path / "mill")), name)
 
