@@ -8,7 +8,7 @@ single strings fail under NumPy 2, and lists get the probability of the likelies
 
 import hashlib
 from contextlib import redirect_stderr
-from functools import cached_property
+from functools import cached_property, lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, Self
@@ -58,9 +58,10 @@ class TextClassifier:
 
     @staticmethod
     def digest(path: Path) -> str:
-        """Hash of the model's bytes."""
-        with classifier_file(path).open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        """Hash of the model's bytes, read once in a process while its size and time stay."""
+        file = classifier_file(path)
+        found = file.stat()
+        return _digest(file, found.st_size, found.st_mtime_ns)
 
     @property
     def labels(self) -> list[str]:
@@ -112,6 +113,12 @@ class TextClassifier:
             model = fasttext.load_model(str(self._path))
         model.predict([""])
         return model
+
+
+@lru_cache
+def _digest(file: Path, size: int, modified: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def family_of(path: Path, family: Family | None) -> Family:
