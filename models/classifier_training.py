@@ -42,8 +42,9 @@ def train_classifier(
     """Train a classifier that tells positives (label 1) from negatives (label 0), with softmax over words and n-grams.
 
     The same texts, options and seed give the same bytes with one thread. The defaults are those of PreSelect (Shum
-    et al. 2025, table 5) and DCLM but for `bucket`; no weight is changed after training, where PreSelect sets that of
-    the end of a line to zero.
+    et al. 2025, table 5) and, but for `zero_end_of_line`, of DCLM; `bucket` is smaller. fastText's autotune is not
+    offered: it searches for so many seconds, and finds another model on another machine. Compare a few values of
+    `epoch` by their quality on held-out texts, which matters most.
 
     Args:
         positives: Texts of the target, at least one.
@@ -54,9 +55,8 @@ def train_classifier(
         word_ngrams: Words in the longest n-gram.
         epoch: Passes over the texts. Few texts need more: from 970 a class, 5 ranked others with an AUC of 0.94 and
             probabilities near a half, 25 with 0.99 and probabilities from 0 to 1.
-        bucket: Vectors that n-grams of several words share by hash. A model takes 4 * dim bytes for each of them and
-            for each distinct word of the texts: 105 MB for the default, where fastText's own 2,000,000 take 800 MB
-            in every worker.
+        bucket: Vectors that n-grams of several words share by hash. A file takes 4 * dim bytes for each of them and
+            for each distinct word of the texts: 105 MB for the default, where fastText's own 2,000,000 take 800 MB.
         seed: Of the order of the texts and of fastText's random numbers; from 0 to 2^31 - 1.
         threads: More are faster and give other bytes every time.
         zero_end_of_line: Whether the vector of the word that ends every line is set to zero after training, as the

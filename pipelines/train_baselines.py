@@ -113,7 +113,10 @@ def make_target_classifier(training: Training, folder: Path, made: Path) -> dict
     spec = training.models.target_classifier
     num_target = sum(shard.num_rows for shard in training.target)
     num_pool = max(sum(shard.num_rows for shard in training.shards), 1)
-    wanted = Sample(spec.seed, 0.0, min(spec.max_documents / max(num_target, 1), 1.0))
+    # By the seed of the held-out documents, these would be the first to be wanted.
+    wanted = Sample(
+        training.held_out.seed + 1 + spec.seed, 0.0, min(spec.max_documents / max(num_target, 1), 1.0)
+    )
     positives = join_texts(
         batch["text"].filter(is_sampled(batch, wanted)) for batch in training.target_documents()
     )
@@ -121,6 +124,7 @@ def make_target_classifier(training: Training, folder: Path, made: Path) -> dict
     negatives = join_texts(training.texts(sample))
     path = made / FILE
     try:
+        # Target and pool may differ in length, and then it tells them apart.
         train_classifier(
             positives, negatives, str(path), epoch=spec.epoch, seed=spec.seed, zero_end_of_line=False
         )

@@ -117,6 +117,11 @@ def test_the_target_classifier_is_judged_by_held_out_documents(write, tmp_path):
     )
 
 
+def test_few_documents_of_a_large_target_are_none_of_those_held_out(write, tmp_path):
+    run(write(score=["target_classifier"], models={"target_classifier": {"max_documents": 9}}))
+    assert 0 < read_manifest_of(tmp_path, "target_classifier")["num_positives"] < 30
+
+
 def read_manifest_of(tmp_path, name):
     return read_manifest(Workspace(str(tmp_path / "mill")), name)
 
