@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HuggingFaceTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -32,6 +32,28 @@ class TokenizedTexts:
 
     tokens: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each text, int64[n]."""
+        return np.diff(self.offsets)
+
+    def preceded_by(self, heads: "TokenizedTexts") -> "TokenizedTexts":
+        """Each text with the tokens of another before it.
+
+        Args:
+            heads: n texts.
+        """
+        places = np.repeat(self.offsets[:-1], heads.lengths)
+        return TokenizedTexts(np.insert(self.tokens, places, heads.tokens), self.offsets + heads.offsets)
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> "TokenizedTexts":
+        """The same texts, without tokens where `mask` is False."""
+        kept = np.repeat(mask, self.lengths)
+        return TokenizedTexts(self.tokens[kept], np.append(0, np.cumsum(self.lengths * mask)))
 
 
 class Tokenizer:
@@ -111,6 +133,24 @@ class Tokenizer:
             f"the tokenizer names no end of text; expected `eos_token` in {CONFIG_FILE}, or one of "
             f"{', '.join(USUAL_ENDS)} in the vocabulary"
         )
+
+    def with_tokens(self, names: Sequence[str]) -> "Tokenizer":
+        """A tokenizer that also has these tokens, each numbered after all others where it is new."""
+        extended = HuggingFaceTokenizer.from_str(self._tokenizer.to_str())
+        for name in names:
+            extended.add_special_tokens([AddedToken(name, normalized=False, special=True)])
+        return Tokenizer(extended, self._end_of_text)
+
+    def token(self, name: str) -> int:
+        """The number of a token.
+
+        Raises:
+            KeyError: If there is none of this name.
+        """
+        found = self._tokenizer.token_to_id(name)
+        if found is None:
+            raise KeyError(name)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer as Hugging Face directories hold it."""

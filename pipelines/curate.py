@@ -25,6 +25,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from gristmill.pipelines import dataset_card, files, write_dataset, write_tokens
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
+from gristmill.pipelines.control_tokens import find_column
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
 from gristmill.pipelines.load_recipe import missing_files
@@ -57,7 +58,7 @@ from gristmill.pipelines.select_documents import (
 from gristmill.pipelines.select_sql import CompiledSelection, compile_selection, score_columns
 from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.target import target_workspace
-from gristmill.pipelines.tokenise import Group, RowGroup, TokenPlan
+from gristmill.pipelines.token_plan import Group, Rater, RowGroup, TokenPlan, divide_stage, rate_stage
 from gristmill.pipelines.train_models import (
     KINDS,
     is_trained,
@@ -274,10 +275,12 @@ class Curation:
         if spec is None:
             write_tokens.clear_tokens(workspace, compiled.selection.name, "")
             return manifest
-        plan = write_tokens.plan_tokens(workspace, self.recipe, spec, manifest)
-        stage = write_tokens.divide_stage(plan.selection)
-        num_bytes = sum(group.num_bytes for group in plan.row_groups)
-        with watched(self.reporter, workspace, f"tokens {plan.selection}", [stage], num_bytes):
+        plan = write_tokens.plan_tokens(workspace, self.recipe, spec, manifest, self.local_scorers())
+        stages = [divide_stage(plan.selection)]
+        if plan.rater is not None:
+            stages.append(rate_stage(plan.selection))
+        num_bytes = sum(group.num_bytes for group in plan.row_groups) * len(stages)
+        with watched(self.reporter, workspace, f"tokens {plan.selection}", stages, num_bytes):
             write_tokens.export_tokens(plan, manifest, self._run)
         return manifest
 
@@ -378,7 +381,11 @@ class Curation:
             return {}
         tokenizer = write_tokens.tokenizer_path(workspace, self.recipe, spec)
         group = RowGroup("train.parquet", 0, 0)
-        plan = TokenPlan(workspace, name, spec, tokenizer, "", (group,), (Group(None, 1),))
+        rater = None
+        if spec.control is not None:
+            scorer, lower_is_better = find_column(spec.control, self.scorers)
+            rater = Rater(scorer, "", spec.control.by, lower_is_better, {})
+        plan = TokenPlan(workspace, name, spec, tokenizer, "", (group,), (Group("", None, 1),), rater)
         return {
             stage.replace(":", " "): self._run(elements, transform)
             for stage, elements, transform in write_tokens.token_passes(plan)
@@ -424,6 +431,8 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
         raise RecipeError("\n".join(mistakes))
     score_columns(scorers)
     _check_duplicates(recipe, scorers)
+    if recipe.export.tokens is not None and recipe.export.tokens.control is not None:
+        find_column(recipe.export.tokens.control, scorers)
     trained = models_of(recipe, wanted_models(recipe))
     compiled = []
     for position, selection in enumerate(recipe.select):

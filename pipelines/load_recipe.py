@@ -13,7 +13,8 @@ import yaml
 from pydantic import ValidationError
 
 from gristmill.pipelines import files
-from gristmill.pipelines.recipe import Block, Export, Input, Recipe
+from gristmill.pipelines.recipe import Block, Input, Recipe
+from gristmill.pipelines.recipe_export import Export
 from gristmill.pipelines.recipe_models import Models
 from gristmill.pipelines.recipe_values import MAX_FOUND, Section, nearest
 from gristmill.scorers.base import RecipeError, ScorerError

@@ -48,6 +48,31 @@ class Packed:
         ends[self.span_offsets[1:] - 1] = self.filled
         return ends - self.starts
 
+    def masked_ranges(self, num_prefix: Integers) -> tuple[Integers, Integers, Integers]:
+        """Row, start and end of each range without loss: the documents' prefixes, and padding; in order.
+
+        Args:
+            num_prefix: Tokens of each document that are its prefix.
+        """
+        num_rows, sequence_length = self.tokens.shape
+        rows = np.repeat(np.arange(num_rows), np.diff(self.span_offsets))
+        lengths = np.clip(num_prefix[self.documents] - self.offsets, 0, self.span_lengths())
+        prefixed = np.flatnonzero(lengths)
+        padded = np.flatnonzero(self.filled < sequence_length)
+        starts = np.concatenate([self.starts[prefixed], self.filled[padded]])
+        ends = np.concatenate([(self.starts + lengths)[prefixed], np.full(len(padded), sequence_length)])
+        rows = np.concatenate([rows[prefixed], padded])
+        order = np.lexsort((starts, rows))
+        return rows[order], starts[order], ends[order]
+
+    def loss_mask(self, num_prefix: Integers) -> npt.NDArray[np.bool_]:
+        """Which tokens have a loss, bool[n, sequence_length]; `num_prefix` as for `masked_ranges`."""
+        rows, starts, ends = self.masked_ranges(num_prefix)
+        borders = np.zeros((len(self.tokens), self.tokens.shape[1] + 1), np.int64)
+        np.add.at(borders, (rows, starts), 1)
+        np.add.at(borders, (rows, ends), -1)
+        return np.cumsum(borders, axis=1)[:, :-1] == 0
+
 
 def concatenate(texts: TokenizedTexts, end_of_text: int, sequence_length: int) -> Packed:
     """Documents end to end, cut into sequences (Radford et al. 2019, GPT-2).

@@ -12,7 +12,7 @@ from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import is_written
 from gristmill.pipelines.score_documents import Shard, plan_scores, stage_of
 from gristmill.pipelines.select_documents import stage_of as select_stage
-from gristmill.pipelines.tokenise import divide_stage, pack_stage
+from gristmill.pipelines.token_plan import divide_stage, pack_stage
 from gristmill.pipelines.train_models import is_trained
 from gristmill.pipelines.workspace import FORMAT_VERSION, Workspace
 from gristmill.pipelines.write_dataset import stage_of as export_stage

@@ -4,11 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gristmill.pipelines.recipe_export import Export
 from gristmill.pipelines.recipe_models import Models, Size
 from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.recipe_values import (
     Count,
-    Flag,
     Rate,
     ScorerEntry,
     Section,
@@ -91,43 +91,6 @@ class Duplicates(Section):
     verify: bool = True
     prefer: list[str] = []
     max_cluster_size: Annotated[int, Field(ge=2)] | None = None
-
-
-class Tokens(Section):
-    """Token shards beside the dataset: its documents tokenised, shuffled by `seed` and packed into sequences.
-
-    `tokenizer` is a Hugging Face directory or JSON file, or `prior`: the tokenizer of `models.prior`. `concatenate`
-    puts documents end to end and cuts; `best_fit` cuts none that fits a sequence, and pads. With `by_source` every
-    shard holds one source, so that a trainer can weigh sources. `also` writes the shards in the formats of other
-    trainers as well, which know no padding.
-    """
-
-    tokenizer: Text = "prior"
-    sequence_length: Annotated[int, Field(ge=2, strict=True)] = 1024
-    packing: Literal["concatenate", "best_fit"] = "concatenate"
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
-    by_source: Flag = False
-    also: list[Literal["olmo", "megatron", "mds"]] = []
-
-    @model_validator(mode="after")
-    def _refuse_padding(self) -> "Tokens":
-        if self.also and self.packing != "concatenate":
-            raise ValueError(
-                f"{self.also[0]} does not say which tokens are padding; use `packing: concatenate`, or leave out `also`"
-            )
-        return self
-
-
-class Export(Section):
-    """How the kept documents, or their kept windows, are written.
-
-    `clean_lines` takes whole documents. `redact_pii` sees a window alone, and not what its border parts.
-    """
-
-    clean_lines: Literal["c4"] | None = None
-    redact_pii: Flag = False
-    metadata: Flag = True
-    tokens: Tokens | None = None
 
 
 class Task(Target):

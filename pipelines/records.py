@@ -172,6 +172,13 @@ def uuid_text(uuids: pa.ExtensionArray) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(storage), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
+def parse_uuids(texts: pa.StringArray) -> pa.ExtensionArray:
+    """UUIDs from their usual spelling: the inverse of `uuid_text`."""
+    raw = bytes.fromhex("".join(texts.to_pylist()).replace("-", ""))
+    storage = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(raw)])
+    return pa.ExtensionArray.from_storage(pa.uuid(), storage)
+
+
 def to_documents(records: Records, source: str) -> tuple[pa.RecordBatch, pa.Array]:
     """Corpus rows of parsed records.
 

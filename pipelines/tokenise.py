@@ -8,10 +8,9 @@ size of the dataset.
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,145 +19,100 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gristmill.models.tokenizer import TokenizedTexts, Tokenizer
-from gristmill.pipelines import files, token_shards
+from gristmill.pipelines import files, metadata_prefix, token_shards
+from gristmill.pipelines.control_tokens import (
+    Controls,
+    control_heads,
+    cut_segments,
+    is_tagged,
+    read_ratings,
+    tag,
+)
 from gristmill.pipelines.ledger import LedgerRow, record_task
 from gristmill.pipelines.pack_tokens import PACKINGS, Packed
-from gristmill.pipelines.recipe import Tokens
-from gristmill.pipelines.token_shards import ACCOUNTS_KEY, FOLDER
+from gristmill.pipelines.records import parse_uuids
+from gristmill.pipelines.token_plan import COOL_DOWN, TokenPlan, divide_stage, pack_stage
+from gristmill.pipelines.token_shards import ACCOUNTS_KEY
 from gristmill.pipelines.trainer_formats import FORMATS, Documents
-from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.doc_ids import random_keys
 
 READ_ROWS = 1024
-CELLS = ".cells"
+PREFIX_SEED = 1 << 34
+COOL_DOWN_SEED = 1 << 35
 CELL = pa.schema(
     [
         pa.field("key", pa.float64(), nullable=False),
         pa.field("doc_id", pa.binary(16), nullable=False),
         pa.field("source", pa.string(), nullable=False),
         pa.field("tokens", pa.large_list(pa.uint32()), nullable=False),
+        pa.field("num_prefix", pa.int64(), nullable=False),
+        pa.field("lacks_field", pa.bool_(), nullable=False),
+        pa.field("num_good", pa.int64(), nullable=False),
+        pa.field("num_bad", pa.int64(), nullable=False),
     ]
 )
-"""One row a document; one record batch a cell, in the order of cells."""
+"""One row a document; one record batch a cell, in the order of cells.
+
+`tokens` begin with `num_prefix` of the prefix, and hold `num_good` and `num_bad` control tokens; `lacks_field` says
+that the document lacks a field of its prefix.
+"""
 
 
-class RowGroup(NamedTuple):
-    """A row group of one file of the dataset, with its bytes of text, about."""
-
-    part: str
-    number: int
-    num_bytes: int
-
-
-class Group(NamedTuple):
-    """Documents that no sequence mixes with others: those of one source, or all where it is None."""
-
-    source: str | None
-    num_shards: int
-
-
-@dataclass(frozen=True)
-class TokenPlan:
-    """What is tokenised and how.
-
-    Args:
-        workspace: Where the dataset lies.
-        selection: Its name.
-        spec: What the recipe wants.
-        tokenizer: Path of the tokenizer.
-        identity: What the shards depend on; a file that carries it is not written again.
-        row_groups: Of the dataset.
-        groups: Of the documents, in the order of their shards.
-    """
-
-    workspace: Workspace
-    selection: str
-    spec: Tokens
-    tokenizer: str
-    identity: str
-    row_groups: tuple[RowGroup, ...]
-    groups: tuple[Group, ...]
-
-    @property
-    def num_shards(self) -> int:
-        """Token shards."""
-        return sum(group.num_shards for group in self.groups)
-
-    @property
-    def shard_sources(self) -> list[str | None]:
-        """Source of each shard."""
-        return [group.source for group in self.groups for _ in range(group.num_shards)]
-
-    def path(self, *names: str) -> str:
-        """A path among the tokens."""
-        return self.workspace.dataset(self.selection, FOLDER, *names)
-
-    def cells(self, group: int) -> str:
-        """The file with the cells of one row group."""
-        return self.path(CELLS, f"{group:05d}.arrow")
-
-    def shard(self, number: int) -> str:
-        """The file name of a token shard."""
-        return token_shards.names_of(self.num_shards)[number]
-
-
-def divide_stage(selection: str) -> str:
-    """The ledger's name for tokenising the files of a dataset."""
-    return f"tokenise:{selection}"
-
-
-def pack_stage(selection: str) -> str:
-    """The ledger's name for packing the documents of a dataset."""
-    return f"pack:{selection}"
-
-
-def divide_documents(plan: TokenPlan, group: int, tokenizer: Tokenizer) -> None:
+def divide_documents(plan: TokenPlan, group: int, tokenizer: Tokenizer, controls: Controls | None) -> None:
     """Tokenise one row group of the dataset, and leave its documents in cells, each in the order of their keys."""
     started = time.monotonic()
-    part, number, _ = plan.row_groups[group]
+    ratings = read_ratings(plan, group) if controls is not None else None
     batches = []
-    num_bytes = 0
-    with files.open_read(plan.workspace.dataset(plan.selection, part)) as file:
-        reader = pq.ParquetFile(file)
-        for batch in reader.iter_batches(READ_ROWS, [number], ["doc_id", "text", "source"]):
-            batches.append(_tokenised(batch, tokenizer, plan.spec.seed))
+    num_bytes = start = 0
+    with files.open_read(plan.part(group)) as file:
+        columns = ["doc_id", "text", *metadata_prefix.COLUMNS]
+        for batch in pq.ParquetFile(file).iter_batches(READ_ROWS, [plan.row_groups[group].number], columns):
+            rated = ratings.slice(start, len(batch)) if ratings is not None else None
+            batches.append(_tokenised(batch, plan, tokenizer, controls, rated))
             num_bytes += pc.sum(pc.binary_length(batch["text"])).as_py()
+            start += len(batch)
     table = pa.Table.from_batches(batches, CELL).combine_chunks()
-    cells = number_cells(table, plan.groups)
+    cells = number_cells(table, plan)
     order = np.lexsort((table["key"].to_numpy(), cells))
     table = table.take(order)
-    borders = np.searchsorted(cells[order], np.arange(plan.num_shards + 1))
+    borders = np.searchsorted(cells[order], np.arange(len(plan.shards) + 1))
     accounts = {"identity": plan.identity, "num_documents": len(table), "num_bytes": num_bytes}
     schema = CELL.with_metadata({ACCOUNTS_KEY: json.dumps(accounts).encode()})
     with files.committed(plan.cells(group)) as file, pa.ipc.new_file(file, schema) as writer:
         for start, end in pairwise(borders):
             rows = table.slice(start, end - start).combine_chunks()
             writer.write_batch(rows.to_batches()[0] if len(rows) else pa.RecordBatch.from_pylist([], CELL))
-    row = divide_row(plan, group, accounts)
+    row = plan.ledger_row(divide_stage(plan.selection), group, len(table), num_bytes)
     record_task(plan.workspace, replace(row, seconds=time.monotonic() - started))
 
 
-def number_cells(documents: pa.Table, groups: Sequence[Group]) -> npt.NDArray[np.int64]:
+def number_cells(documents: pa.Table, plan: TokenPlan) -> npt.NDArray[np.int64]:
     """The cell of each document: its key's share of the shards of its group.
 
     Args:
         documents: `CELL`, n rows.
-        groups: In the order of their shards.
+        plan: Names the groups.
 
     Returns:
         int64[n].
     """
-    num_shards = np.array([group.num_shards for group in groups])
+    num_shards = np.array([group.num_shards for group in plan.groups])
     first = np.cumsum(num_shards) - num_shards
-    sources = [group.source for group in groups]
-    group = np.zeros(len(documents), np.int64)
+    sources = list(dict.fromkeys(group.source for group in plan.groups))
+    group = len(sources) * _cools_down(documents["doc_id"], plan)
     if sources != [None]:
-        group = pc.index_in(documents["source"], pa.array(sources)).to_numpy()
+        group += pc.index_in(documents["source"], pa.array(sources)).to_numpy()
     return first[group] + (documents["key"].to_numpy() * num_shards[group]).astype(np.int64)
 
 
 def pack_shard(plan: TokenPlan, number: int, tokenizer: Tokenizer) -> None:
-    """Pack one cell of every row group into sequences, and commit their shard."""
+    """Pack one cell of every row group into sequences, and commit their shard.
+
+    Args:
+        plan: What is packed.
+        number: Of the shard.
+        tokenizer: With the control tokens.
+    """
     started = time.monotonic()
     cells = pa.concat_tables(_read_cell(plan.cells(group), number) for group in range(len(plan.row_groups)))
     cells = cells.take(pc.sort_indices(cells["key"])).combine_chunks()
@@ -167,23 +121,14 @@ def pack_shard(plan: TokenPlan, number: int, tokenizer: Tokenizer) -> None:
     packed = PACKINGS[plan.spec.packing](texts, tokenizer.end_of_text, plan.spec.sequence_length)
     dtype = token_shards.token_dtype(tokenizer.vocab_size)
     also = _also(plan, number, packed, cells, dtype)
-    accounts = _accounts(plan, packed, texts, cells["source"]) | {"also": sorted(also)}
+    identity = plan.identity_of(plan.shards[number].group.folder)
+    accounts = {"identity": identity, **_accounts(plan, packed, texts, cells), "also": sorted(also)}
     for name, content in also.items():
         files.commit_bytes(plan.path(name), content)
-    with files.committed(plan.path(plan.shard(number))) as file:
+    with files.committed(plan.shard(number)) as file:
         token_shards.write_shard(file, to_batch(packed, cells, dtype), accounts)
     row = pack_row(plan, number, accounts)
     record_task(plan.workspace, replace(row, seconds=time.monotonic() - started))
-
-
-def divide_row(plan: TokenPlan, group: int, accounts: dict[str, Any]) -> LedgerRow:
-    """What the cells of a row group say of themselves."""
-    num_documents = accounts["num_documents"]
-    part, number, _ = plan.row_groups[group]
-    name = f"{part.removesuffix('.parquet')}-{number:03d}"
-    return LedgerRow(
-        divide_stage(plan.selection), name, num_documents, num_documents, num_bytes=accounts["num_bytes"]
-    )
 
 
 def pack_row(plan: TokenPlan, number: int, accounts: dict[str, Any]) -> LedgerRow:
@@ -196,7 +141,7 @@ def pack_row(plan: TokenPlan, number: int, accounts: dict[str, Any]) -> LedgerRo
     num_dropped = sum(reasons.values())
     return LedgerRow(
         pack_stage(plan.selection),
-        plan.shard(number).removesuffix(".arrow"),
+        plan.shards[number].label,
         accounts["num_documents"],
         accounts["num_documents"] - num_dropped,
         num_dropped=num_dropped,
@@ -218,14 +163,74 @@ def read_accounts(path: str) -> dict[str, Any] | None:
         return None
 
 
-def _tokenised(batch: pa.RecordBatch, tokenizer: Tokenizer, seed: int) -> pa.RecordBatch:
-    texts = tokenizer.encode(batch["text"])
-    raw = bytes.fromhex("".join(batch["doc_id"].to_pylist()).replace("-", ""))
-    doc_ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(batch), [None, pa.py_buffer(raw)])
-    uuids = pa.ExtensionArray.from_storage(pa.uuid(), doc_ids)
-    keys = random_keys(pa.chunked_array([uuids]), seed)
-    tokens = pa.LargeListArray.from_arrays(texts.offsets, texts.tokens)
-    return pa.RecordBatch.from_arrays([keys, doc_ids, batch["source"], tokens], schema=CELL)
+def _tokenised(
+    batch: pa.RecordBatch,
+    plan: TokenPlan,
+    tokenizer: Tokenizer,
+    controls: Controls | None,
+    ratings: pa.Table | None,
+) -> pa.RecordBatch:
+    """Documents as `CELL`; prefixes and texts are tokenised apart, so that none changes the other's tokens."""
+    doc_ids = parse_uuids(batch["doc_id"])
+    chunked = pa.chunked_array([doc_ids])
+    num_good = num_bad = num_prefix = np.zeros(len(batch), np.int64)
+    lacks_field = pa.array([False] * len(batch))
+    if controls is None or ratings is None:
+        texts = tokenizer.encode(batch["text"])
+    else:
+        texts, num_good, num_bad = _controlled(batch["text"], doc_ids, plan, tokenizer, controls, ratings)
+    if prefix := plan.spec.prefix:
+        prefixes, lacks_field = metadata_prefix.prefix_texts(batch, prefix.template, prefix.missing)
+        wanted = random_keys(chunked, PREFIX_SEED + plan.spec.seed) < prefix.share
+        wanted &= ~_cools_down(chunked, plan) & (texts.lengths > 0)
+        heads = tokenizer.encode(prefixes).where(wanted)
+        texts, num_prefix = texts.preceded_by(heads), heads.lengths
+        lacks_field = pc.and_(lacks_field, pa.array(wanted))
+    columns = [
+        random_keys(chunked, plan.spec.seed),
+        doc_ids.storage,
+        batch["source"],
+        pa.LargeListArray.from_arrays(texts.offsets, texts.tokens),
+        *map(pa.array, (num_prefix, lacks_field, num_good, num_bad)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=CELL)
+
+
+def _controlled(
+    text: pa.LargeStringArray,
+    doc_ids: pa.ExtensionArray,
+    plan: TokenPlan,
+    tokenizer: Tokenizer,
+    controls: Controls,
+    ratings: pa.Table,
+) -> tuple[TokenizedTexts, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Documents with their control tokens, and how many good and bad ones each has."""
+    assert plan.spec.control is not None
+    assert plan.rater is not None
+    lengths = pc.list_value_length(ratings["scores"]).to_numpy()
+    borders = np.append(0, np.cumsum(lengths))
+    segments = tokenizer.encode(cut_segments(text, ratings))
+    is_good = tag(
+        pc.list_flatten(ratings["scores"]).to_numpy(),
+        controls.threshold,
+        lower_is_better=plan.rater.lower_is_better,
+    )
+    has_tokens = np.diff(segments.offsets[borders]) > 0
+    tagged = is_tagged(doc_ids, lengths, plan.spec.control.drop_out, plan.spec.seed)
+    tagged &= np.repeat(has_tokens, lengths)
+    texts = segments.preceded_by(control_heads(is_good, tagged, controls.good, controls.bad))
+    num_good, num_bad = (
+        np.diff(np.append(0, np.cumsum(mask))[borders]) for mask in (tagged & is_good, tagged & ~is_good)
+    )
+    return TokenizedTexts(texts.tokens, texts.offsets[borders]), num_good, num_bad
+
+
+def _cools_down(doc_ids: pa.ChunkedArray, plan: TokenPlan) -> npt.NDArray[np.bool_]:
+    """Which documents are kept apart for the cool-down."""
+    if COOL_DOWN not in plan.folders or plan.spec.prefix is None:
+        return np.zeros(len(doc_ids), np.bool_)
+    uuids = doc_ids.cast(pa.uuid())
+    return random_keys(uuids, COOL_DOWN_SEED + plan.spec.seed) < plan.spec.prefix.cool_down
 
 
 def _read_cell(path: str, number: int) -> pa.Table:
@@ -255,15 +260,11 @@ def to_batch(packed: Packed, cells: pa.Table, dtype: type[np.generic]) -> pa.Rec
         ],
         fields=list(token_shards.SPAN),
     )
-    padded = packed.filled < sequence_length
+    rows, starts, ends = packed.masked_ranges(cells["num_prefix"].to_numpy())
     ranges = pa.StructArray.from_arrays(
-        [
-            pa.array(packed.filled[padded], pa.int32()),
-            pa.array(np.full(padded.sum(), sequence_length), pa.int32()),
-        ],
-        fields=list(token_shards.RANGE),
+        [pa.array(starts, pa.int32()), pa.array(ends, pa.int32())], fields=list(token_shards.RANGE)
     )
-    masked_offsets = np.append(0, np.cumsum(padded))
+    masked_offsets = np.searchsorted(rows, np.arange(len(tokens) + 1))
     lists = [
         pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=schema.field(name).type)
         for name, offsets, values in (
@@ -282,7 +283,7 @@ def _with_sorted_dictionary(sources: pa.StringArray) -> pa.DictionaryArray:
 def _also(
     plan: TokenPlan, number: int, packed: Packed, cells: pa.Table, dtype: type[np.generic]
 ) -> dict[str, bytes]:
-    """The shard in the formats of other trainers."""
+    """The shard in the formats of other trainers, path among the tokens -> content."""
     if not plan.spec.also:
         return {}
     openers = np.flatnonzero(packed.offsets == 0)
@@ -293,33 +294,47 @@ def _also(
         rows * plan.spec.sequence_length + packed.starts[openers],
         cells["doc_id"].take(documents).to_pylist(),
         cells["source"].take(documents).to_pylist(),
+        packed.loss_mask(cells["num_prefix"].to_numpy()) if plan.spec.has_mask else None,
     )
+    group, _, number_in_folder = plan.shards[number]
     return {
-        name: content for wanted in plan.spec.also for name, content in FORMATS[wanted](number, shard).items()
+        f"{group.folder}/{name}".lstrip("/"): content
+        for wanted in plan.spec.also
+        for name, content in FORMATS[wanted](number_in_folder, shard).items()
     }
 
 
-def _accounts(
-    plan: TokenPlan, packed: Packed, texts: TokenizedTexts, sources: pa.ChunkedArray
-) -> dict[str, Any]:
+def _accounts(plan: TokenPlan, packed: Packed, texts: TokenizedTexts, cells: pa.Table) -> dict[str, Any]:
     """What became of the documents and tokens of a shard; `num_tokens` counts ends of text, not padding."""
-    num_documents = len(texts.offsets) - 1
-    num_empty = int((np.diff(texts.offsets) == 0).sum())
+    num_documents = len(texts)
+    num_empty = int((texts.lengths == 0).sum())
     num_held = len(np.unique(packed.documents))
     of_sources: Counter[str] = Counter()
-    holders = sources.take(packed.documents).to_pylist()
+    holders = cells["source"].take(packed.documents).to_pylist()
     for source, length in zip(holders, packed.span_lengths().tolist(), strict=True):
         of_sources[source] += length
-    return {
-        "identity": plan.identity,
+    num_prefix, num_good, num_bad = (
+        pc.sum(cells[name], min_count=0).as_py() for name in ("num_prefix", "num_good", "num_bad")
+    )
+    accounts = {
         "num_rows": len(packed.tokens),
         "num_documents": num_documents,
         "num_documents_empty": num_empty,
         "num_documents_in_dropped_tail": num_documents - num_empty - num_held,
-        "num_tokens_of_documents": len(texts.tokens),
+        "num_tokens_of_documents": len(texts.tokens) - num_prefix - num_good - num_bad,
+        "num_prefix_tokens": num_prefix,
+        "num_control_tokens": num_good + num_bad,
         "num_ends_of_text": num_documents - num_empty,
         "num_tokens": int(packed.filled.sum()),
         "num_tokens_dropped": packed.num_dropped,
         "num_padding": packed.tokens.size - int(packed.filled.sum()),
         "sources": dict(sorted(of_sources.items())),
     }
+    if plan.spec.prefix is not None:
+        accounts["num_documents_with_prefix"] = pc.sum(
+            pc.greater(cells["num_prefix"], 0), min_count=0
+        ).as_py()
+        accounts["num_documents_lacking_field"] = pc.sum(cells["lacks_field"], min_count=0).as_py()
+    if plan.spec.control is not None:
+        accounts |= {"num_good_tokens": num_good, "num_bad_tokens": num_bad}
+    return accounts

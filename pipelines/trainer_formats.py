@@ -1,7 +1,7 @@
 """Token shards in the formats of other trainers: OLMo's raw arrays, Megatron's indexed datasets, MosaicML's MDS.
 
-Each function turns one shard into files, name -> content. None of the formats says which tokens are padding, so they
-are for sequences without any.
+Each function turns one shard into files, name -> content. Only MDS can say which tokens have a loss, in a column `mask`
+like MeCo's (arXiv 2501.01956), 1 where they have; the others are for sequences in which all have.
 """
 
 import csv
@@ -33,12 +33,14 @@ class Documents:
         starts: Where in the stream each document starts, int64[d].
         doc_ids: Of each, 16 bytes.
         sources: Of each.
+        loss_mask: Which tokens have a loss, bool[n, sequence_length]; None: all.
     """
 
     tokens: npt.NDArray[Any]
     starts: npt.NDArray[np.int64]
     doc_ids: Sequence[bytes]
     sources: Sequence[str]
+    loss_mask: npt.NDArray[np.bool_] | None = None
 
     @property
     def borders(self) -> npt.NDArray[np.int64]:
@@ -88,33 +90,37 @@ def to_megatron(number: int, shard: Documents) -> dict[str, bytes]:
 
 
 def to_mds(number: int, shard: Documents) -> dict[str, bytes]:
-    """A shard of MosaicML's MDS with one column `tokens`; `mds_index` lists the shards.
+    """A shard of MosaicML's MDS: `tokens`, and `mask` where some have no loss; `mds_index` lists the shards.
 
     Layout (streaming/base/format/mds/writer.py): number of samples, byte offsets of the samples and of their end, the
-    configuration as JSON, the samples.
+    configuration as JSON, the samples, each its columns in the order of their names.
     """
     num_rows, sequence_length = shard.tokens.shape
-    config = _mds_bytes(_mds_config(shard.tokens.dtype, sequence_length))
-    offsets = np.arange(num_rows + 1) * sequence_length * shard.tokens.itemsize + _mds_head(num_rows, config)
-    content = [np.uint32(num_rows), offsets.astype("<u4"), config, shard.tokens]
-    return {
-        _mds_name(number): b"".join(part if isinstance(part, bytes) else part.tobytes() for part in content)
-    }
+    masks = [] if shard.loss_mask is None else [shard.loss_mask.astype(np.uint8)]
+    columns = [*masks, shard.tokens.view(np.uint8).reshape(num_rows, -1)]
+    samples = np.concatenate(columns, axis=1)
+    config = _mds_bytes(_mds_config(shard.tokens.dtype, sequence_length, has_mask=bool(masks)))
+    offsets = np.arange(num_rows + 1) * samples.shape[1] + _mds_head(num_rows, config)
+    content = [np.uint32(num_rows).tobytes(), offsets.astype("<u4").tobytes(), config, samples.tobytes()]
+    return {_mds_name(number): b"".join(content)}
 
 
-def mds_index(rows_of_shards: Sequence[int], dtype: np.dtype[Any], sequence_length: int) -> bytes:
+def mds_index(
+    rows_of_shards: Sequence[int], dtype: np.dtype[Any], sequence_length: int, *, has_mask: bool
+) -> bytes:
     """The index of a folder of MDS shards.
 
     Args:
         rows_of_shards: Sequences of each.
         dtype: Of a token.
         sequence_length: Tokens of a sequence.
+        has_mask: Whether they say which tokens have a loss.
     """
-    config = _mds_config(dtype, sequence_length)
+    config = _mds_config(dtype, sequence_length, has_mask=has_mask)
     head = _mds_bytes(config)
     shards = []
     for number, num_rows in enumerate(rows_of_shards):
-        size = _mds_head(num_rows, head) + num_rows * sequence_length * dtype.itemsize
+        size = _mds_head(num_rows, head) + num_rows * sum(config["column_sizes"])
         raw = {"basename": _mds_name(number).removeprefix("mds/"), "bytes": size, "hashes": {}}
         shards.append({**config, "raw_data": raw, "samples": num_rows, "zip_data": None})
     return _mds_bytes({"version": 2, "shards": shards})
@@ -127,16 +133,18 @@ FORMATS: dict[str, Callable[[int, Documents], dict[str, bytes]]] = {
 }
 
 
-def _mds_config(dtype: np.dtype[Any], sequence_length: int) -> dict[str, Any]:
+def _mds_config(dtype: np.dtype[Any], sequence_length: int, *, has_mask: bool) -> dict[str, Any]:
+    columns = {"mask": np.dtype(np.uint8)} if has_mask else {}
+    columns["tokens"] = dtype
     return {
         "version": 2,
         "format": "mds",
         "compression": None,
         "hashes": [],
         "size_limit": MDS_SIZE_LIMIT,
-        "column_names": ["tokens"],
-        "column_encodings": [f"ndarray:{dtype.name}:{sequence_length}"],
-        "column_sizes": [sequence_length * dtype.itemsize],
+        "column_names": list(columns),
+        "column_encodings": [f"ndarray:{kind.name}:{sequence_length}" for kind in columns.values()],
+        "column_sizes": [sequence_length * kind.itemsize for kind in columns.values()],
     }
 
 

@@ -26,7 +26,7 @@ from gristmill.pipelines.ledger import (
     require_footer,
 )
 from gristmill.pipelines.model_files import localised
-from gristmill.pipelines.recipe import Export
+from gristmill.pipelines.recipe_export import Export
 from gristmill.pipelines.records import uuid_text
 from gristmill.pipelines.score_documents import Shard, read_batches
 from gristmill.pipelines.token_shards import FOLDER
@@ -259,7 +259,13 @@ def commit_dataset(
     for footer in footers:
         edits.update(footer["edits"])
     entries: list[dict[str, Any]] = [
-        {"name": part.name, "num_documents": _num_documents(footer), "num_bytes": size, "sha256": digest}
+        {
+            "name": part.name,
+            "shards": list(part.shards),
+            "num_documents": _num_documents(footer),
+            "num_bytes": size,
+            "sha256": digest,
+        }
         for part, footer, (size, digest) in zip(parts, footers, checksums, strict=True)
     ]
     manifest = {

@@ -1,14 +1,16 @@
 """Export of tokens: the documents of a dataset, tokenised, shuffled once and packed into sequences.
 
+    rate   = only for control tokens: each row group of the dataset -> scores of its documents or sentences
     divide = each row group of the dataset -> its documents as tokens, in cells by a seeded hash of doc_id
     pack   = one cell of every row group -> documents in the order of that hash -> sequences -> one token shard
 
-The manifest is written last; a folder without one holds no tokens.
+The manifests are written last; a folder without one holds no tokens.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
+from math import ceil
 from typing import Any
 
 import apache_beam as beam
@@ -17,29 +19,36 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gristmill.models.tokenizer import Tokenizer
-from gristmill.pipelines import files, token_shards, train_language_models
+from gristmill.pipelines import control_tokens, files, token_shards
 from gristmill.pipelines.ledger import commit_ledger
-from gristmill.pipelines.model_files import local_copy, model_path
-from gristmill.pipelines.recipe import Recipe, Tokens
-from gristmill.pipelines.token_shards import FOLDER, MANIFEST
-from gristmill.pipelines.tokenise import (
+from gristmill.pipelines.model_files import local_copy, localised, model_path
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_export import Tokens
+from gristmill.pipelines.score_documents import ACCELERATOR_HINT
+from gristmill.pipelines.token_manifest import commit_manifests
+from gristmill.pipelines.token_plan import (
     CELLS,
+    COOL_DOWN,
     Group,
+    Rater,
     RowGroup,
     TokenPlan,
-    divide_documents,
-    divide_row,
     divide_stage,
+    extended,
+    load_tokenizer,
+    pack_stage,
+    rate_stage,
+)
+from gristmill.pipelines.token_shards import FOLDER, MANIFEST
+from gristmill.pipelines.tokenise import (
+    divide_documents,
     is_made,
     pack_row,
     pack_shard,
-    pack_stage,
     read_accounts,
 )
-from gristmill.pipelines.train_language_models import usable
-from gristmill.pipelines.trainer_formats import MDS_INDEX, mds_index
 from gristmill.pipelines.workspace import Workspace
-from gristmill.scorers.base import WorkspaceError
+from gristmill.scorers.base import Scorer, WorkspaceError
 
 SHARD_BYTES = 64 << 20
 BYTES_PER_TOKEN = 4
@@ -54,7 +63,13 @@ def tokenizer_path(workspace: Workspace, recipe: Recipe, spec: Tokens) -> str:
     return models.prior.path or models.tokenizer.path or model_path(workspace, "tokenizer")
 
 
-def plan_tokens(workspace: Workspace, recipe: Recipe, spec: Tokens, dataset: dict[str, Any]) -> TokenPlan:
+def plan_tokens(
+    workspace: Workspace,
+    recipe: Recipe,
+    spec: Tokens,
+    dataset: dict[str, Any],
+    scorers: Sequence[Scorer] = (),
+) -> TokenPlan:
     """What has to be done for a dataset that is there.
 
     Args:
@@ -62,36 +77,43 @@ def plan_tokens(workspace: Workspace, recipe: Recipe, spec: Tokens, dataset: dic
         recipe: Says where the tokenizer is.
         spec: What is wanted.
         dataset: The dataset's manifest.
+        scorers: With their models on this machine; one of them makes the column of control tokens.
 
     Raises:
-        RecipeError: If the tokenizer cannot be used.
+        RecipeError: If the tokenizer or the column cannot be used.
     """
     selection = dataset["selection"]
     path = tokenizer_path(workspace, recipe, spec)
-    tokenizer = load_tokenizer(path)
+    tokenizer = extended(load_tokenizer(path), spec)
     parts = [entry["name"] for entry in dataset["files"]]
     of_parts = files.in_parallel(lambda part: _row_groups(workspace.dataset(selection, part), part), parts)
     row_groups = tuple(group for groups in of_parts for group in groups)
-    num_bytes = sum(group.num_bytes for group in row_groups)
-    sizes = _bytes_of_sources(workspace, selection, row_groups) if spec.by_source else [(None, num_bytes)]
-    itemsize = np.dtype(token_shards.token_dtype(tokenizer.vocab_size)).itemsize
-    groups = tuple(
-        Group(source, -(-num_bytes * itemsize // (BYTES_PER_TOKEN * SHARD_BYTES)))
-        for source, num_bytes in sizes
-    )
-    said = repr((dataset["identity"], _tokenizer_digest(path), spec, groups))
+    groups = _plan_groups(workspace, selection, spec, row_groups, tokenizer)
+    rater = find_rater(spec, dataset, scorers)
+    version = rater.fingerprint if rater is not None else ""
+    said = repr((dataset["identity"], _tokenizer_digest(path), spec, groups, version))
     identity = blake2b(said.encode(), digest_size=16).hexdigest()
-    return TokenPlan(workspace, selection, spec, path, identity, row_groups, groups)
+    return TokenPlan(workspace, selection, spec, path, identity, row_groups, groups, rater)
 
 
-def load_tokenizer(path: str) -> Tokenizer:
-    """A tokenizer with an end of text.
+def find_rater(spec: Tokens, dataset: dict[str, Any], scorers: Sequence[Scorer]) -> Rater | None:
+    """Where the scores of control tokens come from; None where there are no control tokens.
 
     Raises:
-        RecipeError: In one line, if it cannot be used.
+        RecipeError: If no scorer makes the column, or the column cannot be used.
+        WorkspaceError: If the dataset does not say which shards of the corpus its files come from.
     """
-    place = "export.tokens.tokenizer"
-    return usable(place, lambda: train_language_models.load_tokenizer(local_copy(path)))
+    if spec.control is None:
+        return None
+    scorer, lower_is_better = control_tokens.find_column(spec.control, scorers)
+    try:
+        shards = {entry["name"]: entry["shards"] for entry in dataset["files"]}
+    except KeyError as error:
+        raise WorkspaceError(
+            f"dataset {dataset['selection']!r} was made by an earlier version, and does not say which shards its files "
+            "come from; delete its manifest.json and export again"
+        ) from error
+    return Rater(scorer, scorer.fingerprint(), spec.control.by, lower_is_better, shards)
 
 
 def export_tokens(
@@ -112,51 +134,78 @@ def export_tokens(
     Raises:
         WorkspaceError: If a document or a token was lost.
     """
-    names = [plan.shard(number) for number in range(plan.num_shards)]
     manifest = plan.workspace.read_json("datasets", plan.selection, FOLDER, MANIFEST)
     if manifest is not None and manifest["identity"] == plan.identity:
         entries = [*manifest["shards"], *manifest["also"]]
         if all(files.in_parallel(lambda entry: files.exists(plan.path(entry["name"])), entries)):
             return manifest
     clear_tokens(plan.workspace, plan.selection, plan.identity)
-    for _, elements, transform in token_passes(plan):
+    for stage, elements, transform in token_passes(plan):
         run(elements, transform)
-    cells = [plan.cells(group) for group in range(len(plan.row_groups))]
-    divided = [divide_row(plan, group, _require_accounts(path)) for group, path in enumerate(cells)]
-    accounts = files.in_parallel(lambda name: _require_accounts(plan.path(name)), names)
-    _check_conservation(plan, dataset, accounts)
-    packed = [pack_row(plan, number, account) for number, account in enumerate(accounts)]
-    commit_ledger(plan.workspace, divide_stage(plan.selection), divided)
-    commit_ledger(plan.workspace, pack_stage(plan.selection), packed)
+        if plan.spec.control is not None and stage == rate_stage(plan.selection):
+            control_tokens.commit_threshold(plan, plan.spec.control)
+    accounts = _check_accounts(plan, dataset)
+    tokenizer = extended(load_tokenizer(plan.tokenizer), plan.spec)
+    controls = control_tokens.read_controls(plan, tokenizer)
     files.delete_folder(plan.path(CELLS))
-    return _commit_manifest(plan, dataset, names, accounts)
+    return commit_manifests(plan, dataset, accounts, controls)
 
 
 def token_passes(plan: TokenPlan) -> Iterator[tuple[str, Sequence[int], beam.PTransform]]:
     """Stage, elements and transform of each pipeline, in order."""
-    yield divide_stage(plan.selection), range(len(plan.row_groups)), "DivideDocuments" >> _Each(_Divide(plan))
-    yield pack_stage(plan.selection), range(plan.num_shards), "PackShards" >> _Each(_Pack(plan))
+    groups, selection = range(len(plan.row_groups)), plan.selection
+    if plan.rater is not None:
+        by_model = plan.rater.scorer.accelerator and plan.scores_sentences
+        yield (
+            rate_stage(selection),
+            groups,
+            "RateDocuments" >> _Each(_Rate(plan, plan.rater), accelerator=by_model),
+        )
+    yield divide_stage(selection), groups, "DivideDocuments" >> _Each(_Divide(plan))
+    yield pack_stage(selection), range(len(plan.shards)), "PackShards" >> _Each(_Pack(plan))
 
 
 def clear_tokens(workspace: Workspace, selection: str, identity: str) -> None:
     """Make room for other tokens: the manifest goes first; what lies there stays if this identity left it."""
     folder = workspace.dataset(selection, FOLDER)
-    files.delete([files.join(folder, MANIFEST)])
+    files.delete([files.join(folder, MANIFEST), files.join(folder, COOL_DOWN, MANIFEST)])
     listed = [item.path for item in files.list_folder(folder)]
     if not any(path.endswith(".arrow") and is_made(path, identity) for path in listed):
         files.delete(listed)
 
 
 class _Each(beam.PTransform):
-    """Numbers -> what a DoFn makes of each."""
+    """Numbers -> what a DoFn makes of each, on a GPU where it wants one."""
 
-    def __init__(self, worker: beam.DoFn) -> None:
+    def __init__(self, worker: beam.DoFn, *, accelerator: bool = False) -> None:
         super().__init__()
         self.worker = worker
+        self.accelerator = accelerator
 
     def expand(self, numbers: beam.PCollection) -> beam.PCollection:
         """Wire it up."""
-        return numbers | beam.ParDo(self.worker)
+        work = beam.ParDo(self.worker)
+        if self.accelerator:
+            work = work.with_resource_hints(accelerator=ACCELERATOR_HINT)
+        return numbers | work
+
+
+class _Rate(beam.DoFn):
+    """Numbers of row groups -> nothing; leaves the scores that control tokens follow."""
+
+    def __init__(self, plan: TokenPlan, rater: Rater) -> None:
+        self.plan = plan
+        self.rater = rater
+
+    def setup(self) -> None:
+        self.scorer = None
+        if self.plan.scores_sentences:
+            self.scorer = localised(self.rater.scorer)
+            self.scorer.setup()
+
+    def process(self, group: int) -> None:
+        if not is_made(self.plan.ratings(group), self.plan.identity):
+            control_tokens.rate(self.plan, self.rater, group, self.scorer)
 
 
 class _Divide(beam.DoFn):
@@ -167,10 +216,11 @@ class _Divide(beam.DoFn):
 
     def setup(self) -> None:
         self.tokenizer = load_tokenizer(self.plan.tokenizer)
+        self.controls = control_tokens.read_controls(self.plan, extended(self.tokenizer, self.plan.spec))
 
     def process(self, group: int) -> None:
         if not is_made(self.plan.cells(group), self.plan.identity):
-            divide_documents(self.plan, group, self.tokenizer)
+            divide_documents(self.plan, group, self.tokenizer, self.controls)
 
 
 class _Pack(beam.DoFn):
@@ -180,79 +230,52 @@ class _Pack(beam.DoFn):
         self.plan = plan
 
     def setup(self) -> None:
-        self.tokenizer = load_tokenizer(self.plan.tokenizer)
+        self.tokenizer = extended(load_tokenizer(self.plan.tokenizer), self.plan.spec)
 
     def process(self, number: int) -> None:
-        if not is_made(self.plan.path(self.plan.shard(number)), self.plan.identity):
+        identity = self.plan.identity_of(self.plan.shards[number].group.folder)
+        if not is_made(self.plan.shard(number), identity):
             pack_shard(self.plan, number, self.tokenizer)
+
+
+def _check_accounts(plan: TokenPlan, dataset: dict[str, Any]) -> list[dict[str, Any]]:
+    """The accounts of all shards, once no document and no token is lost; they go into the ledger."""
+    groups = range(len(plan.row_groups))
+    shards = [plan.shard(number) for number in range(len(plan.shards))]
+    accounts = files.in_parallel(_require_accounts, shards)
+    _check_conservation(plan, dataset, accounts)
+    passes = [(divide_stage(plan.selection), plan.cells)]
+    if plan.rater is not None:
+        passes.insert(0, (rate_stage(plan.selection), plan.ratings))
+    for stage, path_of in passes:
+        said = files.in_parallel(_require_accounts, map(path_of, groups))
+        rows = [
+            plan.ledger_row(stage, group, account["num_documents"], account["num_bytes"])
+            for group, account in enumerate(said)
+        ]
+        commit_ledger(plan.workspace, stage, rows)
+    packed = [pack_row(plan, number, account) for number, account in enumerate(accounts)]
+    commit_ledger(plan.workspace, pack_stage(plan.selection), packed)
+    return accounts
 
 
 def _check_conservation(plan: TokenPlan, dataset: dict[str, Any], accounts: Sequence[dict[str, Any]]) -> None:
     found = sum(account["num_documents"] for account in accounts)
-    if found != dataset["num_documents"]:
+    expected = dataset.get("num_windows", dataset["num_documents"])
+    if found != expected:
         raise WorkspaceError(
-            f"{plan.path()}: {found:,} documents were tokenised, the dataset has {dataset['num_documents']:,}; "
-            "documents were lost or gained, which is a bug"
+            f"{plan.path()}: {found:,} documents were tokenised, the dataset has {expected:,}; documents were lost or "
+            "gained, which is a bug"
         )
+    kinds = ("num_tokens_of_documents", "num_prefix_tokens", "num_control_tokens", "num_ends_of_text")
     for number, account in enumerate(accounts):
-        num_in = account["num_tokens_of_documents"] + account["num_ends_of_text"]
+        num_in = sum(account[kind] for kind in kinds)
         num_out = account["num_tokens"] + account["num_tokens_dropped"]
         if num_in != num_out:
             raise WorkspaceError(
-                f"{plan.path(plan.shard(number))}: {num_in:,} tokens in, {num_out:,} out and dropped; tokens were lost "
-                "or gained, which is a bug"
+                f"{plan.shard(number)}: {num_in:,} tokens in, {num_out:,} out and dropped; tokens were lost or gained, "
+                "which is a bug"
             )
-
-
-def _commit_manifest(
-    plan: TokenPlan, dataset: dict[str, Any], names: Sequence[str], accounts: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    tokenizer = load_tokenizer(plan.tokenizer)
-    dtype = np.dtype(token_shards.token_dtype(tokenizer.vocab_size))
-    also = sorted(name for account in accounts for name in account["also"])
-    if "mds" in plan.spec.also:
-        rows = [account["num_rows"] for account in accounts]
-        files.commit_bytes(plan.path(MDS_INDEX), mds_index(rows, dtype, plan.spec.sequence_length))
-        also.append(MDS_INDEX)
-    entries = files.in_parallel(lambda name: _entry(plan, name), [*names, *also])
-    totals = {
-        name: sum(account[name] for account in accounts)
-        for name in sorted({name for account in accounts for name in account if name.startswith("num_")})
-    }
-    sources: Counter[str] = Counter()
-    for account in accounts:
-        sources.update(account["sources"])
-    manifest = {
-        "identity": plan.identity,
-        "dataset": dataset["identity"],
-        "tokenizer": {
-            "path": plan.spec.tokenizer,
-            "blake2b": _tokenizer_digest(plan.tokenizer),
-            "vocab_size": tokenizer.vocab_size,
-            "end_of_text": tokenizer.end_of_text,
-        },
-        **plan.spec.model_dump(include={"sequence_length", "packing", "seed"}),
-        "dtype": dtype.name,
-        **totals,
-        "sources": dict(sorted(sources.items())),
-        "shards": [
-            {**entry, "num_rows": account["num_rows"], **({"source": source} if source is not None else {})}
-            for entry, account, source in zip(entries, accounts, plan.shard_sources, strict=False)
-        ],
-        "also": entries[len(names) :],
-    }
-    plan.workspace.commit_json(manifest, "datasets", plan.selection, FOLDER, MANIFEST)
-    return manifest
-
-
-def _entry(plan: TokenPlan, name: str) -> dict[str, Any]:
-    path = plan.path(name)
-    with files.open_read(path) as file:
-        return {
-            "name": name,
-            "num_bytes": files.file_info(path).size,
-            "blake2b": token_shards.digest(file),
-        }
 
 
 def _require_accounts(path: str) -> dict[str, Any]:
@@ -275,6 +298,25 @@ def _row_groups(path: str, part: str) -> list[RowGroup]:
         for number in range(metadata.num_row_groups)
     )
     return [RowGroup(part, number, size) for number, size in enumerate(sizes)]
+
+
+def _plan_groups(
+    workspace: Workspace, selection: str, spec: Tokens, row_groups: Sequence[RowGroup], tokenizer: Tokenizer
+) -> tuple[Group, ...]:
+    """The documents that sequences do not mix, with enough shards for about their bytes."""
+    num_bytes = sum(group.num_bytes for group in row_groups)
+    sizes: Sequence[tuple[str | None, int]] = [(None, num_bytes)] if row_groups else []
+    if spec.by_source:
+        sizes = _bytes_of_sources(workspace, selection, row_groups)
+    itemsize = np.dtype(token_shards.token_dtype(tokenizer.vocab_size)).itemsize
+    cool_down = spec.prefix.cool_down if spec.prefix is not None else 0.0
+    shares = {"": 1.0 - cool_down, COOL_DOWN: cool_down}
+    return tuple(
+        Group(folder, source, max(ceil(num_bytes * share * itemsize / (BYTES_PER_TOKEN * SHARD_BYTES)), 1))
+        for folder, share in shares.items()
+        if share > 0
+        for source, num_bytes in sizes
+    )
 
 
 def _bytes_of_sources(

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from gristmill.scorers.characters import Class
+from gristmill.scorers.sentences import is_terminal, join_runs
 from gristmill.scorers.text import Spans, TextBatch, is_any
 from gristmill.scorers.words import Mask, Positions
 
@@ -130,24 +131,17 @@ def c4_lines(batch: TextBatch, citations: Citations) -> C4Lines:
 def count_sentences(batch: TextBatch, citations: Citations) -> Positions:
     """Count the sentences of each line, int64[l].
 
-    A sentence ends where white space follows a run of punctuation that holds a sentence terminal; dots in a row
-    and the dot after a lone capital ("J.") are none. Citations count as punctuation. This stands in for NLTK's
-    trained model (C4's code) and spaCy's sentencizer (datatrove).
+    A sentence ends where white space follows a run of punctuation that holds a sentence terminal, as in
+    `sentences.is_terminal`. Citations count as punctuation. This stands in for NLTK's trained model (C4's code) and
+    spaCy's sentencizer (datatrove).
     """
-    chars, classes = batch.chars, batch.classes
-    marks = batch.specials[classes[batch.specials] & Class.PUNCTUATION != 0]
+    marks = batch.specials[batch.classes[batch.specials] & Class.PUNCTUATION != 0]
     at = np.sort(np.concatenate([marks, citations.positions]))
     at = at[np.append(True, at[1:] != at[:-1])[: len(at)]]
-    if len(at) == 0:
-        return np.ones(len(batch.lines), np.int64)
-    dot = np.uint32(ord("."))
-    lone_capital = (classes[at - 1] & Class.UPPER != 0) & (classes[at - 2] & Class.UPPER == 0)
-    abbreviates = (chars[at] == dot) & ((chars[at - 1] == dot) | (chars[at + 1] == dot) | lone_capital)
-    terminal = (classes[at] & Class.SENTENCE_END != 0) & ~abbreviates
+    terminal = is_terminal(batch, at)
     terminal[np.searchsorted(at, citations.positions)] = False
-    run_starts = np.flatnonzero(np.append(True, np.diff(at) != 1))
-    run_ends = at[np.append(run_starts[1:], len(at)) - 1] + 1
-    ends_sentence = np.logical_or.reduceat(terminal, run_starts) & (classes[run_ends] & Class.SPACE != 0)
+    run_ends, (ends_sentence,) = join_runs(at, terminal)
+    ends_sentence &= batch.classes[run_ends] & Class.SPACE != 0
     before_last_char = Spans(batch.lines.starts, batch.stripped_lines.ends, batch.lines.splits)
     return 1 + before_last_char.count(run_ends[ends_sentence])
 

@@ -93,6 +93,7 @@ def write_tokens(folder: Path, num_rows: int) -> None:
             pa.array([number.to_bytes(16, "big") for number in range(len(lengths))], pa.binary(16)),
             ["web"] * len(lengths),
             pa.array([[]] * len(lengths), CELL.field("tokens").type),
+            *([value] * len(lengths) for value in (0, False, 0, 0)),
         ]
         batch = to_batch(concatenate(texts, 0, SEQUENCE_LENGTH), pa.table(columns, schema=CELL), np.uint16)
         with (folder / name).open("w+b") as file:

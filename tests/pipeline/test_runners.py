@@ -38,7 +38,7 @@ from gristmill.pipelines import files
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.cli import main
 from gristmill.pipelines.curate import prepare
-from gristmill.pipelines.recipe import Export, Tokens
+from gristmill.pipelines.recipe_export import Export, Tokens
 from gristmill.pipelines.runner import accelerated_transforms, beam_options, worker_processes
 from gristmill.pipelines.score_documents import ACCELERATOR_HINT
 from gristmill.pipelines.verify import verify_workspace

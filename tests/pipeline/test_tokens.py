@@ -12,6 +12,7 @@ from gristmill.pipelines.preview import preview
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.verify import verify_workspace
 from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers.base import RecipeError
 
 RECIPE = """
 workspace: {root}/mill
@@ -42,7 +43,10 @@ def run(root, *overrides, workers=1):
 
 def tokens(root, mill="mill"):
     folder = root / mill / "datasets/all/tokens"
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*.*"))}
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*.*"))
+    }
 
 
 def test_any_number_of_workers_gives_the_same_tokens(root):
@@ -60,6 +64,28 @@ def test_any_number_of_workers_gives_the_same_tokens(root):
     assert connection.execute("SELECT selection, num_documents FROM datasets").fetchall() == [("all", 200)]
     connection.close()
     assert verify_workspace(Workspace(str(root / "mill"))).orphans == []
+
+
+def test_any_number_of_workers_gives_the_same_conditioned_tokens(root):
+    said = [
+        "score=[pii]",
+        "export.tokens.prefix={template: '{source}: ', cool_down: 0.2}",
+        "export.tokens.control={by: num_emails, quantile: 0.5, per: sentence}",
+    ]
+    run(root, *said)
+    run(root, f"workspace={root}/other", *said, workers=2)
+    one, two = (
+        {name: content for name, (content, _) in tokens(root, mill).items()} for mill in ("mill", "other")
+    )
+    assert one == two
+    assert {"manifest.json", "cool_down/manifest.json", "tokenizer/tokenizer.json"} < one.keys()
+    report = verify_workspace(Workspace(str(root / "mill")))
+    assert (report.problems, report.orphans) == ([], [])
+
+
+def test_a_score_that_nobody_makes_is_refused_before_any_work(root):
+    with pytest.raises(RecipeError, match="no scorer of this recipe makes column 'num_emails'"):
+        planned(root, "export.tokens.control={by: num_emails, quantile: 0.5}")
 
 
 def test_tokens_are_made_once_and_go_when_they_are_no_longer_wanted(root):

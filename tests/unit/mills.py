@@ -6,21 +6,25 @@ from math import ceil, floor
 from typing import ClassVar
 from uuid import UUID
 
+import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 
-from gristmill.pipelines import dataset_card, files, write_dataset
+from gristmill.pipelines import dataset_card, files, write_dataset, write_tokens
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, write_side_file
 from gristmill.pipelines.read_documents import content_digest
-from gristmill.pipelines.recipe import Export, Recipe
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_export import Export, Tokens
 from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.records import Piece, Records, doc_ids, to_documents, to_text_free
+from gristmill.pipelines.runner import beam_options, run_pipeline
 from gristmill.pipelines.score_documents import Shard, commit_scores, plan_scores, score_shard
 from gristmill.pipelines.select_documents import BATCH_SEED, BlockLists, select_documents
 from gristmill.pipelines.select_sql import compile_selection
 from gristmill.pipelines.workspace import Workspace, open_workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import Column, Scorer
-from gristmill.scorers.color_filter import ColorFilter
+from gristmill.scorers.color_filter import WINDOW, ColorFilter
 from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.duplicates import ExactDuplicate
 
@@ -61,6 +65,41 @@ class Numbers(Scorer):
         quality, badness, neutral, num_tokens = map(int, words) if len(words) == 4 else (0, 0, 0, 0)
         quality += self.shift + 0.5 * (text != text.lower())
         return quality, badness, neutral, num_tokens, "even" if num_tokens % 2 == 0 else "odd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses(ColorFilter):
+    """Windows of three characters, a character a token; the first two say the window's losses."""
+
+    prior: str = ""
+    conditional: str = ""
+    window: int | None = 3
+    windows: bool = True
+
+    def model_digests(self):
+        return {}
+
+    def window_texts(self, text):
+        return [text[start : start + 3] for start in range(0, len(text), 3)]
+
+    def losses(self, text):
+        """Number of tokens and both losses of each window."""
+        return [
+            (len(window), *(np.float32(ord(character) % 7 / 10) for character in (window + "  ")[:2]))
+            for window in self.window_texts(text)
+        ]
+
+    def score(self, batch):
+        texts = batch.text.to_pylist()
+        values = dict.fromkeys(self.schema().names, [0.0] * len(texts)) | {
+            "num_tokens": [len(text) for text in texts],
+            "in_prior_sample": [False] * len(texts),
+            "color_filter_windows": [
+                [dict(zip(WINDOW.names, losses, strict=True)) for losses in self.losses(text)]
+                for text in texts
+            ],
+        }
+        return pa.RecordBatch.from_pydict(values, schema=self.schema())
 
 
 @dataclass(frozen=True)
@@ -104,6 +143,7 @@ class Mill:
         return compile_selection(self.recipe, Selection(**{"name": "s", **rules}), self.scorers, "select")
 
 
+LOSSES = Losses()
 SCORERS = (Numbers(), ExactDuplicate())
 
 
@@ -204,3 +244,14 @@ def publish(mill, rules=None, export=PLAIN, block_lists=NO_BLOCKS, part_bytes=wr
     commit_ledger(mill.workspace, write_dataset.stage_of(name), rows)
     card = dataset_card.render(mill.workspace, mill.recipe, compiled.selection, mill.scorers)
     return write_dataset.commit_dataset(mill.workspace, name, parts, {"identity": identity}, card)
+
+
+def publish_tokens(mill, dataset, **said):
+    """Export the tokens of a dataset, as the main path does it; their manifest."""
+    spec = Tokens(**said)
+    plan = write_tokens.plan_tokens(mill.workspace, mill.recipe, spec, dataset, mill.scorers)
+
+    def run(elements, transform):
+        return run_pipeline(beam_options([]), lambda pipeline: pipeline | beam.Create(elements) | transform)
+
+    return write_tokens.export_tokens(plan, dataset, run)

@@ -7,18 +7,18 @@ from itertools import chain
 from math import ceil
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from mills import PLAIN, Row, batches, build, divide, publish
+from mills import LOSSES, PLAIN, Losses, Row, batches, build, divide, publish
 
 from gristmill.pipelines import write_dataset
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.ledger import read_footer, read_ledger, write_side_file
-from gristmill.pipelines.recipe import Export, Recipe
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_export import Export
 from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.select_documents import BlockLists, select_documents
 from gristmill.pipelines.select_sql import compile_selection
@@ -26,47 +26,10 @@ from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.verify import verify_workspace
 from gristmill.pipelines.write_dataset import WINDOWS
 from gristmill.scorers.base import RecipeError, SelectionError, WorkspaceError
-from gristmill.scorers.color_filter import WINDOW, ColorFilter
 
 FINE = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Losses(ColorFilter):
-    """Windows of three characters, a character a token; the first two say the window's losses."""
-
-    prior: str = ""
-    conditional: str = ""
-    window: int | None = 3
-    windows: bool = True
-
-    def model_digests(self):
-        return {}
-
-    def window_texts(self, text):
-        return [text[start : start + 3] for start in range(0, len(text), 3)]
-
-    def losses(self, text):
-        """Number of tokens and both losses of each window."""
-        return [
-            (len(window), *(np.float32(ord(character) % 7 / 10) for character in (window + "  ")[:2]))
-            for window in self.window_texts(text)
-        ]
-
-    def score(self, batch):
-        texts = batch.text.to_pylist()
-        values = dict.fromkeys(self.schema().names, [0.0] * len(texts)) | {
-            "num_tokens": [len(text) for text in texts],
-            "in_prior_sample": [False] * len(texts),
-            "color_filter_windows": [
-                [dict(zip(WINDOW.names, losses, strict=True)) for losses in self.losses(text)]
-                for text in texts
-            ],
-        }
-        return pa.RecordBatch.from_pydict(values, schema=self.schema())
-
-
-LOSSES = Losses()
 TOP = {"by": "color_filter", "of": "tokens", "unit": "windows"}
 
 

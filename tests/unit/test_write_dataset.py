@@ -15,7 +15,8 @@ from mills import NO_BLOCKS, Numbers, Row, build, publish
 
 from gristmill.pipelines import dataset_card, files, write_dataset
 from gristmill.pipelines.ledger import read_ledger
-from gristmill.pipelines.recipe import Export, Recipe
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_export import Export
 from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.select_documents import BlockLists
 from gristmill.pipelines.takedowns import commit_takedowns

@@ -11,13 +11,12 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pytest
-from mills import Row, build, publish
+from mills import Row, build, publish, publish_tokens
 
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.pipelines import write_tokens
 from gristmill.pipelines.ledger import read_ledger
-from gristmill.pipelines.recipe import Tokens
-from gristmill.pipelines.runner import beam_options, run_pipeline
+from gristmill.pipelines.recipe_export import Tokens
 from gristmill.pipelines.token_shards import TokensError, check_shard, open_shard, read_manifest
 from gristmill.pipelines.verify import verify_workspace
 from gristmill.scorers.base import RecipeError, WorkspaceError
@@ -42,15 +41,7 @@ def mill(tmp_path):
 
 def export(mill, tokenizer, part_bytes=300, **said):
     dataset = publish(mill, part_bytes=part_bytes)
-    spec = Tokens(**{"tokenizer": str(tokenizer), "sequence_length": 16, **said})
-    plan = write_tokens.plan_tokens(mill.workspace, mill.recipe, spec, dataset)
-
-    def run(elements, transform):
-        import apache_beam as beam
-
-        return run_pipeline(beam_options([]), lambda pipeline: pipeline | beam.Create(elements) | transform)
-
-    return write_tokens.export_tokens(plan, dataset, run)
+    return publish_tokens(mill, dataset, **{"tokenizer": str(tokenizer), "sequence_length": 16, **said})
 
 
 def folder(mill):
@@ -317,6 +308,8 @@ def test_mosaic_reads_an_mds_folder(mill, tokenizer, monkeypatch):
     assert tokens == flat(mill)
 
 
-def test_formats_without_a_mask_refuse_padding():
+def test_formats_without_a_mask_refuse_padding_and_prefixes():
     with pytest.raises(ValueError, match="olmo does not say which tokens are padding"):
         Tokens(packing="best_fit", also=["olmo"])
+    with pytest.raises(ValueError, match="megatron does not say which tokens are a prefix"):
+        Tokens(prefix={}, also=["mds", "megatron"])

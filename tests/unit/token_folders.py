@@ -45,6 +45,10 @@ def _batch(packing, texts, sequence_length, *, keep_ends):
             "doc_id": pa.array([number.to_bytes(16) for number in range(num_documents)], pa.binary(16)),
             "source": ["web"] * num_documents,
             "tokens": pa.array([[]] * num_documents, pa.large_list(pa.uint32())),
+            "num_prefix": [0] * num_documents,
+            "lacks_field": [False] * num_documents,
+            "num_good": [0] * num_documents,
+            "num_bad": [0] * num_documents,
         },
         schema=CELL,
     )
