@@ -302,6 +302,13 @@ def sample_of(path: str) -> tuple[int, float, float] | None:
     return sample["seed"], sample["low"], sample["high"]
 
 
+def family_of(path: str) -> str:
+    """What models of one family share: the architecture, and the kind of tokenizer."""
+    architecture = check_directory(path).get("model_type", "of no named type")
+    kind = json.loads(tokenizer_file(path).read_text())["model"].get("type", "another tokenizer")
+    return f"{architecture} with {kind}"
+
+
 def digest(path: str) -> str:
     """BLAKE2b of all that its numbers depend on, 32 hexadecimal digits, of a directory that was checked."""
     folder = Path(path)

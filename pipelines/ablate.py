@@ -32,11 +32,12 @@ from gristmill.pipelines import files
 from gristmill.pipelines.ablation_report import FOLDER, Report, Result, result_path, summarise
 from gristmill.pipelines.ablation_streams import RANDOM, Pool, count_sequences, read_stream, sample_of
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.curate import Curation, recorded
+from gristmill.pipelines.curate import Curation
 from gristmill.pipelines.evaluate import Evaluation, read_evaluation
 from gristmill.pipelines.model_files import localised, work_folder
 from gristmill.pipelines.plot_ablations import plot
 from gristmill.pipelines.recipe import Ablate, Recipe
+from gristmill.pipelines.run_records import recorded
 from gristmill.pipelines.sample_texts import Sample
 from gristmill.pipelines.train_language_models import bytes_per_token, load_tokenizer, usable
 from gristmill.pipelines.train_models import models_of, train_models

@@ -21,13 +21,14 @@ import pyarrow.dataset
 
 from gristmill import sql
 from gristmill.pipelines import files
-from gristmill.pipelines.model_files import LOG_FILE
+from gristmill.pipelines.model_files import LOG_FILE, STRENGTHS_FILE, read_manifest
 from gristmill.pipelines.select_sql import quote
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import QueryError, WorkspaceError
 
 DATABASE = "catalog.duckdb"
+STRENGTH_MODEL = "predictive_strength"
 TAKEDOWNS = pa.schema(
     [
         ("selection", pa.string()),
@@ -63,6 +64,7 @@ ABLATION_TASKS = (
     "selection VARCHAR, seed BIGINT, multiple BIGINT, num_tokens BIGINT, task VARCHAR, num_questions BIGINT, "
     "accuracy DOUBLE, standard_error DOUBLE, chance DOUBLE"
 )
+RUNGS = "position INTEGER, rung VARCHAR, average DOUBLE, task_loss DOUBLE, bits_per_character DOUBLE"
 FUNNEL = (
     "selection VARCHAR, position INTEGER, step VARCHAR, num_in BIGINT, num_kept BIGINT, num_chars_in BIGINT, "
     "num_chars_kept BIGINT"
@@ -177,6 +179,7 @@ def build_catalog(workspace: Workspace, folder: Path) -> Path:
     _add_duplicates(builder, workspace, shards, names, local)
     _add_records(builder, workspace, names)
     _add_ablations(builder, workspace, names)
+    _add_strengths(builder, workspace, names, local)
     for name, view in sql.views().items():
         connection.execute(f"CREATE VIEW {name} AS {view.text}")
         connection.execute(f"COMMENT ON VIEW {name} IS {quote(view.description)}")
@@ -405,6 +408,18 @@ def _add_ablations(builder: _Builder, workspace: Workspace, names: set[str]) -> 
             ]
     builder.rows("raw_ablations", ABLATIONS, trainings)
     builder.rows("raw_ablation_tasks", ABLATION_TASKS, tasks)
+
+
+def _add_strengths(builder: _Builder, workspace: Workspace, names: set[str], local: _Mirror) -> None:
+    manifest = read_manifest(workspace, STRENGTH_MODEL)
+    paths = [
+        local(name) for name in (f"models/{STRENGTH_MODEL}/{STRENGTHS_FILE}",) if manifest and name in names
+    ]
+    builder.files("raw_strengths", schema.STRENGTHS, paths)
+    rungs = manifest["rungs"] if manifest else []
+    columns = ("rung", "average", "task_loss", "bits_per_character")
+    rows = [(position, *(rung[name] for name in columns)) for position, rung in enumerate(rungs, start=1)]
+    builder.rows("raw_rungs", RUNGS, rows)
 
 
 def _local_folder(workspace: Workspace) -> Path:

@@ -42,7 +42,7 @@ def commit_corpus(workspace: Workspace, plan: IngestPlan) -> tuple[list[Shard], 
             )
         names += of_split
     rows = commit_ledger(workspace, STAGE, files.in_parallel(partial(ledger_row, workspace), names))
-    shards = files.in_parallel(partial(_shard, workspace), names)
+    shards = files.in_parallel(partial(read_shard, workspace), names)
     workspace.commit_json([asdict(shard) for shard in shards], "corpus", "shards.json")
     return shards, rows
 
@@ -92,6 +92,7 @@ def check_reject_rate(rows: list[LedgerRow], max_reject_rate: float) -> None:
         )
 
 
-def _shard(workspace: Workspace, name: str) -> Shard:
+def read_shard(workspace: Workspace, name: str) -> Shard:
+    """A committed shard, as its own file describes it."""
     footer = require_footer(workspace.documents(name))
     return Shard(name, footer["num_rows"], footer["num_bytes"], footer["content"])

@@ -11,7 +11,6 @@ Start here; each stage's own file says how it is done.
 """
 
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,9 +34,11 @@ from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
 from gristmill.pipelines.progress import QuietReporter, Reporter, watched
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import Limits, ReadDocuments, is_stream, is_written
-from gristmill.pipelines.recipe import Duplicates, Recipe, Target
+from gristmill.pipelines.recipe import Duplicates, Recipe
+from gristmill.pipelines.recipe_inputs import Target
 from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.records import Split
+from gristmill.pipelines.run_records import recorded
 from gristmill.pipelines.runner import is_dataflow, num_workers, run_pipeline
 from gristmill.pipelines.score_documents import (
     ScoreDocuments,
@@ -60,16 +61,16 @@ from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.target import target_workspace
 from gristmill.pipelines.token_plan import Group, Rater, RowGroup, TokenPlan, divide_stage, rate_stage
 from gristmill.pipelines.train_models import (
-    KINDS,
     is_trained,
     models_of,
+    needs_target,
     train_models,
     wanted_models,
     with_trained_models,
 )
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace, locked, open_workspace
-from gristmill.scorers.base import GristmillError, RecipeError, Scorer, ScorerError, SelectionError
+from gristmill.scorers.base import RecipeError, Scorer, ScorerError, SelectionError
 from gristmill.scorers.color_filter import ColorFilter
 from gristmill.scorers.minhash import MinHash
 from gristmill.scorers.registry import make_scorer
@@ -141,7 +142,7 @@ class Curation:
             if "train" in stages:
                 summary.notes += self.train(workspace, shards, self.trained)
             if "score" in stages:
-                self.score(workspace, shards)
+                self.score_with(workspace, shards, self.scorers)
             if "dedup" in stages and self.recipe.duplicates is not None:
                 summary.duplicates = self.dedup(workspace, shards, self.recipe.duplicates)
                 num_perm = self._signed(workspace, shards, self.recipe.duplicates).scorer.num_perm
@@ -173,7 +174,9 @@ class Curation:
             results["ingest"] = self._run_ingest(workspace, plan, plan.splits)
         if "score" in stages and self.scorers:
             names = tuple(scorer.name for scorer in self.scorers)
-            results["score"] = self._run_scores(workspace, [ScoreTask(shard, names) for shard in shards])
+            results["score"] = self._run_scores(
+                workspace, [ScoreTask(shard, names) for shard in shards], self.scorers
+            )
         if "dedup" in stages and self.recipe.duplicates is not None:
             corpus = self._signed(workspace, shards, self.recipe.duplicates)
             bands = range(self.recipe.duplicates.num_bands)
@@ -206,13 +209,22 @@ class Curation:
 
     def train(self, workspace: Workspace, shards: Sequence[Shard], names: Sequence[str]) -> list[str]:
         """Samples of the corpus, and the target -> auxiliary models; returns warnings."""
-        with_target = any(KINDS[name].needs_target for name in names)
+        with_target = any(needs_target(self.recipe.models, name) for name in names)
         return train_models(self.training(workspace, shards, with_target=with_target), names)
 
     def training(self, workspace: Workspace, shards: Sequence[Shard], *, with_target: bool) -> Training:
         """What models are trained from, the target's documents ingested where they are needed."""
         target = self.ingest_target(workspace) if with_target else []
-        return Training(workspace, self.recipe, tuple(shards), tuple(target), self.reporter, self._run)
+        return Training(
+            workspace,
+            self.recipe,
+            tuple(shards),
+            tuple(target),
+            self.reporter,
+            self._run,
+            self.ingest_beside,
+            self.score_with,
+        )
 
     def ingest_target(self, workspace: Workspace) -> list[Shard]:
         """The target's documents -> shards of their own."""
@@ -231,17 +243,17 @@ class Curation:
         plan = plan_ingest(workspace, self.recipe.model_copy(update={"corpus": inputs}))
         return self.ingest(workspace, plan)[0]
 
-    def score(self, workspace: Workspace, shards: Sequence[Shard]) -> None:
+    def score_with(self, workspace: Workspace, shards: Sequence[Shard], scorers: Sequence[Scorer]) -> None:
         """Shards -> one side file for each scorer."""
-        scorers = self.local_scorers()
-        announce_scores(workspace, scorers)
-        tasks = plan_scores(workspace, shards, scorers)
+        local = [localised(scorer) for scorer in scorers]
+        announce_scores(workspace, local)
+        tasks = plan_scores(workspace, shards, local)
         if tasks:
-            stages = [stage_of(scorer) for scorer in scorers]
+            stages = [stage_of(scorer) for scorer in local]
             num_bytes = sum(task.shard.num_bytes * len(task.scorers) for task in tasks)
             with watched(self.reporter, workspace, "score", stages, num_bytes):
-                self._run_scores(workspace, tasks)
-        for scorer in scorers:
+                self._run_scores(workspace, tasks, scorers)
+        for scorer in local:
             commit_scores(workspace, shards, scorer)
 
     def dedup(self, workspace: Workspace, shards: Sequence[Shard], rule: Duplicates) -> dict[str, Any]:
@@ -346,19 +358,21 @@ class Curation:
         read = ReadDocuments(workspace, limits, spread_streams=self._spreads(splits))
         return self._run(splits, "ReadDocuments" >> read)
 
-    def _run_scores(self, workspace: Workspace, tasks: Sequence[ScoreTask]) -> PipelineResult:
-        scorers = {scorer.name: scorer for scorer in self.scorers}
+    def _run_scores(
+        self, workspace: Workspace, tasks: Sequence[ScoreTask], scorers: Sequence[Scorer]
+    ) -> PipelineResult:
+        by_name = {scorer.name: scorer for scorer in scorers}
 
         def build(pipeline: beam.Pipeline) -> None:
             for accelerator, label in ((False, "Cpu"), (True, "Accelerator")):
-                names = {name for name, scorer in scorers.items() if scorer.accelerator == accelerator}
+                names = {name for name, scorer in by_name.items() if scorer.accelerator == accelerator}
                 of_class = [
                     ScoreTask(task.shard, wanted)
                     for task in tasks
                     if (wanted := tuple(name for name in task.scorers if name in names))
                 ]
                 if of_class:
-                    score = ScoreDocuments(workspace, scorers, accelerator=accelerator)
+                    score = ScoreDocuments(workspace, by_name, accelerator=accelerator)
                     _spread(pipeline, of_class, label) | f"ScoreDocuments{label}" >> score
 
         return run_pipeline(self.options, build)
@@ -488,28 +502,3 @@ def reported(reporter: Reporter, stage: str, shards: Sequence[Shard]) -> Iterato
         yield
     finally:
         reporter.finish(num_documents, num_bytes, time.monotonic() - started)
-
-
-@contextmanager
-def recorded(workspace: Workspace, command: str) -> Iterator[None]:
-    """Leave a record of the run, however it ends."""
-    started = time.time()
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
-    record = {"run": f"{moment}-{uuid.uuid4().hex[:8]}", "started": moment, "command": command, "message": ""}
-
-    def commit(status: str) -> None:
-        """A run that is killed leaves the status it had."""
-        seconds = round(time.time() - started, 3)
-        content = {**record, "status": status, "seconds": seconds, "version": version("gristmill")}
-        workspace.commit_json(content, "runs", f"{record['run']}.json")
-
-    commit("running")
-    status = "failed"
-    try:
-        yield
-        status = "finished"
-    except GristmillError as error:
-        record["message"] = str(error)
-        raise
-    finally:
-        commit(status)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from gristmill.models.language_model import LanguageModel
 from gristmill.pipelines.curate import Curation
 from gristmill.pipelines.questions import Accuracy, Questions, judge, read_questions
-from gristmill.pipelines.recipe import Target
+from gristmill.pipelines.recipe_inputs import Target
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.target import target_texts, target_workspace
 from gristmill.pipelines.training import Training
@@ -91,7 +91,7 @@ def read_evaluation(curation: Curation, training: Training) -> Evaluation:
         )
     tasks = {}
     if spec.tasks:
-        tasks = read_questions(*_ingest(curation, training.workspace, spec.tasks), spec.tasks)
+        tasks = read_questions(*_ingest(curation, training.workspace, spec.tasks), spec.tasks, "ablate.tasks")
     return Evaluation(passages, tasks)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from gristmill.pipelines.extract_html import Extractor
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject, replace_surrogates
 from gristmill.pipelines.streams import DamagedStream, read_chunks
 

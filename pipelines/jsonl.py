@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject, replace_surrogates
 from gristmill.pipelines.streams import DamagedStream, read_chunks
 

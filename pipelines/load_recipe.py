@@ -13,8 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from gristmill.pipelines import files
-from gristmill.pipelines.recipe import Block, Input, Recipe
+from gristmill.pipelines.recipe import Block, Recipe
 from gristmill.pipelines.recipe_export import Export
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.recipe_models import Models
 from gristmill.pipelines.recipe_values import MAX_FOUND, Section, nearest
 from gristmill.scorers.base import RecipeError, ScorerError
@@ -213,7 +214,11 @@ def _with_absolute_paths(recipe: Recipe, folder: str) -> Recipe:
             "ablate": recipe.ablate.model_copy(
                 update={"held_out": entries(recipe.ablate.held_out), "tasks": entries(recipe.ablate.tasks)}
             ),
-            "models": _with_absolute_paths_of_models(recipe.models, absolute),
+            "models": recipe.models.model_copy(
+                update={
+                    name: getattr(recipe.models, name).with_paths(absolute) for name in Models.model_fields
+                }
+            ),
             "score": [
                 {name: _with_absolute_models(name, options, absolute)} if options else name
                 for name, options in recipe.scorer_options().items()
@@ -228,17 +233,6 @@ def _with_absolute_tokenizer(export: Export, absolute: Callable[[str], str]) -> 
         return export
     tokens = tokens.model_copy(update={"tokenizer": absolute(tokens.tokenizer)})
     return export.model_copy(update={"tokens": tokens})
-
-
-def _with_absolute_paths_of_models(models: Models, absolute: Callable[[str], str]) -> Models:
-    given = {name: getattr(models, name) for name in Models.model_fields}
-    return models.model_copy(
-        update={
-            name: model.model_copy(update={"path": absolute(model.path)})
-            for name, model in given.items()
-            if model.path is not None
-        }
-    )
 
 
 def _with_absolute_models(
@@ -265,6 +259,10 @@ def _unreachable(recipe: Recipe) -> Iterator[str]:
     for kind in ("held_out", "tasks"):
         of_kind = enumerate(getattr(recipe.ablate, kind))
         paths |= {f"ablate.{kind}.{number}.path": item.path for number, item in of_kind}
+    paths |= {
+        f"models.ladder.tasks.{number}.path": item.path
+        for number, item in enumerate(recipe.models.ladder.tasks)
+    }
     for kind, lists in recipe.block.model_dump().items():
         paths |= {f"block.{kind}.{number}": path for number, path in enumerate(lists)}
     schemes = files.schemes()
@@ -287,10 +285,15 @@ def missing_files(recipe: Recipe) -> list[str]:
         if not files.list_files(item.path)
     ]
     lines += [
-        f"models.{name}.path: {path} is not there; expected a trained model"
+        f"models.{name}.{key}: {path} is not there; expected a trained model"
         for name in Models.model_fields
-        if (path := getattr(recipe.models, name).path) is not None
-        and not (files.list_folder(path) or files.exists(path))
+        for key, path in getattr(recipe.models, name).paths().items()
+        if not (files.list_folder(path) or files.exists(path))
+    ]
+    lines += [
+        f"models.ladder.tasks.{number}.path: nothing matches {item.path}; expected a file, a glob or a folder"
+        for number, item in enumerate(recipe.models.ladder.tasks)
+        if not files.list_files(item.path)
     ]
     is_ingested = files.exists(files.join(recipe.workspace, "corpus", "inputs.json"))
     for number, item in enumerate(recipe.corpus):

@@ -18,6 +18,8 @@ from gristmill.scorers.registry import path_options
 MANIFEST = "manifest.json"
 LOG_FILE = "training_log.parquet"
 """Beside a language model: its loss, step by step."""
+STRENGTHS_FILE = "strengths.parquet"
+"""Beside the classifier of predictive strength: the documents whose strength was measured."""
 BLOCK_BYTES = 1 << 24
 AnyScorer = TypeVar("AnyScorer", bound=Scorer)
 
@@ -39,14 +41,15 @@ def commit_model(workspace: Workspace, name: str, made: Path, manifest: dict[str
     Args:
         workspace: Where to.
         name: Of the model.
-        made: Local folder with its files.
+        made: Local folder with its files; folders in it stay folders.
         manifest: What it was made from.
     """
     folder = model_path(workspace, name)
     files.delete([workspace.path("models", name, MANIFEST)])
     files.delete([item.path for item in files.list_folder(folder)])
-    for file in sorted(made.iterdir()):
-        with files.committed(files.join(folder, file.name)) as target, file.open("rb") as source:
+    for file in sorted(filter(Path.is_file, made.rglob("*"))):
+        path = files.join(folder, file.relative_to(made).as_posix())
+        with files.committed(path) as target, file.open("rb") as source:
             shutil.copyfileobj(source, target, BLOCK_BYTES)
     workspace.commit_json(manifest, "models", name, MANIFEST)
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
 from gristmill.pipelines.jsonl import CREATED_FIELDS, URL_FIELDS, as_string, dump
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.recipe_values import nearest
 from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject
 from gristmill.scorers.base import RecipeError

@@ -10,7 +10,8 @@ from hashlib import blake2b
 from typing import Any
 
 from gristmill.pipelines import files, parquet
-from gristmill.pipelines.recipe import Input, Recipe
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.records import Piece, Split
 from gristmill.pipelines.streams import SUFFIXES, compression_of
 from gristmill.pipelines.workspace import Workspace

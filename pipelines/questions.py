@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from gristmill.models.continuations import continuation_losses
 from gristmill.models.language_model import LanguageModel
-from gristmill.pipelines.recipe import Task
+from gristmill.pipelines.recipe_inputs import Task
 from gristmill.pipelines.score_documents import Shard, read_batches
 from gristmill.pipelines.target import BLANK, answers_of, is_wanted, records
 from gristmill.pipelines.workspace import Workspace
@@ -35,6 +35,18 @@ class Questions:
     offsets: npt.NDArray[np.int64]
     right: npt.NDArray[np.int64]
 
+    def sampled(self, max_questions: int) -> "Questions":
+        """The same questions, or of too many a seeded sample."""
+        if len(self.right) <= max_questions:
+            return self
+        chosen = np.sort(np.random.default_rng(0).choice(len(self.right), max_questions, replace=False))
+        lengths = np.diff(self.offsets)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        answers = pa.array(np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], lengths))
+        return Questions(
+            self.prompts.take(answers), self.continuations.take(answers), offsets, self.right[chosen]
+        )
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -54,7 +66,7 @@ class Accuracy:
 
 
 def read_questions(
-    workspace: Workspace, shards: Sequence[Shard], tasks: Sequence[Task]
+    workspace: Workspace, shards: Sequence[Shard], tasks: Sequence[Task], place: str
 ) -> dict[str, Questions]:
     """The questions of each task.
 
@@ -62,6 +74,7 @@ def read_questions(
         workspace: Where they were ingested.
         shards: Its shards.
         tasks: The recipe's.
+        place: Where in the recipe they are, for errors.
 
     Raises:
         RecipeError: If a record is no question, or a task has none.
@@ -77,7 +90,7 @@ def read_questions(
                     found[rule.source].append(([split_answer(text, choice) for choice in choices], right))
     for task in tasks:
         if not found[task.source]:
-            raise RecipeError(f"ablate.tasks: {task.source} holds no question that `only` keeps")
+            raise RecipeError(f"{place}: {task.source} holds no question that `only` keeps")
     return {name: _questions(asked) for name, asked in found.items()}
 
 
@@ -97,12 +110,28 @@ def split_answer(question: str, choice: str) -> tuple[str, str]:
 def judge(language_model: LanguageModel, questions: Questions) -> Accuracy:
     """Let a model choose the answer with the highest likelihood a byte; of equals, the first."""
     losses = continuation_losses(language_model, questions.prompts, questions.continuations)
-    losses /= pc.binary_length(pc.utf8_trim_whitespace(questions.continuations)).to_numpy()
+    losses /= _num_bytes(questions.continuations)
     chosen = [int(np.argmin(losses[start:end])) for start, end in pairwise(questions.offsets)]
     accuracy = float(np.mean(chosen == questions.right))
     num_questions = len(questions.right)
     error = math.sqrt(accuracy * (1 - accuracy) / num_questions)
     return Accuracy(num_questions, accuracy, error, float(np.mean(1 / np.diff(questions.offsets))))
+
+
+def answer_losses(language_model: LanguageModel, questions: Questions) -> npt.NDArray[np.float64]:
+    """-log2 p of the right answer of each question over its bytes, float64[q].
+
+    It tells small models apart, which answer little better than chance.
+    """
+    right = questions.offsets[:-1] + questions.right
+    prompts, answers = questions.prompts.take(right), questions.continuations.take(right)
+    return continuation_losses(language_model, prompts, answers) / (math.log(2) * _num_bytes(answers))
+
+
+def _num_bytes(continuations: pa.LargeStringArray) -> npt.NDArray[np.int64]:
+    """UTF-8 bytes of n continuations without the space around them, int64[n]."""
+    found: npt.NDArray[np.int64] = pc.binary_length(pc.utf8_trim_whitespace(continuations)).to_numpy()
+    return found
 
 
 def _questions(asked: Sequence[tuple[list[tuple[str, str]], int]]) -> Questions:

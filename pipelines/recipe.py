@@ -1,10 +1,11 @@
 """What a recipe can say: one YAML file that reads like the method section of a paper; `load_recipe` reads it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from gristmill.pipelines.recipe_export import Export
+from gristmill.pipelines.recipe_inputs import TWIN_SOURCES, Input, Target, Task
 from gristmill.pipelines.recipe_models import Models, Size
 from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.recipe_values import (
@@ -16,54 +17,6 @@ from gristmill.pipelines.recipe_values import (
     Text,
     refuse_twins,
 )
-
-TWIN_SOURCES = "is the source of two entries; give every entry a source of its own"
-Format = Literal["jsonl", "parquet", "warc", "text", "html"]
-
-
-class Input(Section):
-    """One input of the corpus: a file, a glob, or a folder (plain, Hugging Face or dolma layout).
-
-    `text`, `id`, `url` and `created` name fields of the input; dots reach into nested objects.
-    """
-
-    path: Text
-    source: Text
-    format: Format | None = None
-    source_field: Text | None = None
-    text: Text = "text"
-    id: Text = "id"
-    url: Text | None = None
-    created: Text | None = None
-    licence: Text | None = None
-
-
-class Target(Input):
-    """What the trained model should be good at: documents, or questions joined with their correct answers.
-
-    `only` keeps the records whose fields have the given values. With `choices` and `answer`, fields with the possible
-    answers and the number of the right one, `text` is a question: the right answer takes the place of its blank `_`, or
-    follows it.
-    """
-
-    source: Text = "target"
-    only: dict[str, str] = {}
-    choices: Text | None = None
-    answer: Text | None = None
-
-    def as_input(self) -> Input:
-        """How the target is read; what is made of its records is decided afterwards."""
-        return Input(**self.model_dump(include=set(Input.model_fields)))
-
-    @model_validator(mode="after")
-    def _check_answers(self) -> "Target":
-        if (self.choices is None) != (self.answer is None):
-            raise ValueError(
-                "choices and answer go together: the possible answers, and the number of the right one"
-            )
-        if self.source_field is not None:
-            raise ValueError("source_field: a target's records have the source of their entry; leave it out")
-        return self
 
 
 class Block(Section):
@@ -91,15 +44,6 @@ class Duplicates(Section):
     verify: bool = True
     prefer: list[str] = []
     max_cluster_size: Annotated[int, Field(ge=2)] | None = None
-
-
-class Task(Target):
-    """Multiple-choice questions that ablations ask, read like those of a target; `source` names the task."""
-
-    source: Text
-    text: Text = "prompt"
-    choices: Text = "choices"
-    answer: Text = "label"
 
 
 class Ablate(Section):

@@ -1,61 +1,187 @@
 """What a recipe says of auxiliary models."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from gristmill.pipelines.recipe_values import Count, Rate, Section, Text
+from gristmill.pipelines.recipe_inputs import TWIN_SOURCES, Task
+from gristmill.pipelines.recipe_values import Count, Flag, Rate, Section, Text, refuse_twins
 
 Size = Literal["300k", "1m", "3m", "10m", "30m", "70m", "150m"]
+Seed = Annotated[int, Field(ge=0, strict=True)]
 
 
-class TokenizerModel(Section):
-    """The tokenizer: a Hugging Face directory, or byte-level BPE trained on a seeded sample of the corpus."""
-
-    path: Text | None = None
-    vocab_size: Annotated[int, Field(ge=257, strict=True)] = 4096
-    max_bytes: Count = 64 << 20
-
-
-class PriorModel(Section):
-    """The prior: a Hugging Face directory, or a Llama-style model trained on a seeded sample of the corpus.
-
-    `size` names its parameters without embeddings; `tokens` is the length of the sample, about.
-    """
+class AuxiliaryModel(Section):
+    """A model that is given by its path, or else made in the workspace."""
 
     path: Text | None = None
-    size: Size = "1m"
+
+    def paths(self) -> dict[str, str]:
+        """Key -> path of every model that is given."""
+        return {} if self.path is None else {"path": self.path}
+
+    def with_paths(self, change: Callable[[str], str]) -> Self:
+        """The same with every path changed."""
+        return self if self.path is None else self.model_copy(update={"path": change(self.path)})
+
+
+class Pretraining(Section):
+    """How a Llama-style model is trained on a seeded sample of the corpus of about so many `tokens`."""
+
     context: Count = 512
     tokens: Count = 1_000_000
     batch_tokens: Count = 8192
     learning_rate: Rate = 1e-3
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
 
 
-class ConditionalModel(Section):
+class TokenizerModel(AuxiliaryModel):
+    """The tokenizer: a Hugging Face directory, or byte-level BPE trained on a seeded sample of the corpus."""
+
+    vocab_size: Annotated[int, Field(ge=257, strict=True)] = 4096
+    max_bytes: Count = 64 << 20
+
+
+class PriorModel(AuxiliaryModel, Pretraining):
+    """The prior: a Hugging Face directory, or a Llama-style model trained on a seeded sample of the corpus.
+
+    `size` names its parameters without embeddings.
+    """
+
+    size: Size = "1m"
+    seed: Seed = 0
+
+
+class ConditionalModel(AuxiliaryModel):
     """The conditional model: a Hugging Face directory, or the prior fine-tuned on the target."""
 
-    path: Text | None = None
     epochs: Count = 1
     batch_tokens: Count = 8192
     learning_rate: Rate = 1e-3
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    seed: Seed = 0
 
 
-class ImportanceModel(Section):
+class ImportanceModel(AuxiliaryModel):
     """Counts of hashed n-grams in target and pool, for importance weights."""
 
-    path: Text | None = None
     num_buckets: Count = 10_000
 
 
-class TargetClassifierModel(Section):
+class TargetClassifierModel(AuxiliaryModel):
     """A fastText classifier of target against pool: a `.bin` file, or one trained on as many documents of each."""
 
-    path: Text | None = None
     epoch: Count = 5
     max_documents: Count = 200_000
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    seed: Seed = 0
+
+
+class Rung(Pretraining):
+    """One model of a ladder: a Hugging Face directory, or a size to train on a seeded sample of the corpus.
+
+    `average` is the mean of its benchmark results; higher is better.
+    """
+
+    path: Text | None = None
+    size: Size | None = None
+    average: float | None = None
+
+    @property
+    def title(self) -> str:
+        """What SQL and messages call it."""
+        return self.path if self.path is not None else f"{self.size}, {self.tokens} tokens"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.path is None) == (self.size is None):
+            raise ValueError("a rung is either a model given by its `path`, or a `size` to train; give one")
+        if self.path is not None and (training := self.model_fields_set & Pretraining.model_fields.keys()):
+            raise ValueError(f"{min(training)} is of rungs that are trained here; leave it out beside a path")
+        return self
+
+
+class LadderModel(Section):
+    """Models of one family of which it is known which is better.
+
+    They are ordered by their averages, or, where none has one, by their loss on the right answers of `tasks`: those
+    of the target where it names no tasks, and on the target's held-out documents where the target asks no questions.
+    `seed` is of the weights and the samples of rungs that are trained.
+    """
+
+    rungs: list[Rung] = []
+    tasks: list[Task] = []
+    seed: Seed = 0
+
+    def paths(self) -> dict[str, str]:
+        """Key -> path of every model that is given."""
+        return {
+            f"rungs.{number}.path": rung.path
+            for number, rung in enumerate(self.rungs)
+            if rung.path is not None
+        }
+
+    def with_paths(self, change: Callable[[str], str]) -> Self:
+        """The same with every path changed."""
+        rungs = [
+            rung if rung.path is None else rung.model_copy(update={"path": change(rung.path)})
+            for rung in self.rungs
+        ]
+        tasks = [task.model_copy(update={"path": change(task.path)}) for task in self.tasks]
+        return self.model_copy(update={"rungs": rungs, "tasks": tasks})
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether some rung is trained here."""
+        return any(rung.size is not None for rung in self.rungs)
+
+    @property
+    def has_averages(self) -> bool:
+        """Whether averages order the rungs."""
+        return any(rung.average is not None for rung in self.rungs)
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether the rungs are measured on the target."""
+        return not self.has_averages and not self.tasks
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse_twins([task.source for task in self.tasks], TWIN_SOURCES)
+        refuse_twins([rung.title for rung in self.rungs], "stands twice; every rung is another model")
+        averages = [rung.average for rung in self.rungs if rung.average is not None]
+        if len(self.rungs) == 1:
+            raise ValueError("found one rung; expected at least 2, since strength compares models")
+        if averages and len(averages) < len(self.rungs):
+            raise ValueError("some rungs have an average and some have none; give it to all, or to none")
+        if len(set(averages)) < len(averages):
+            twin = next(value for value in averages if averages.count(value) > 1)
+            raise ValueError(f"two rungs have the average {twin:g}; of equal models none is better")
+        if self.is_trained and self.paths() and not averages:
+            raise ValueError(
+                "some rungs are given by a path and some are trained; give every one its average, or use one kind"
+            )
+        return self
+
+
+class PredictiveStrengthModel(AuxiliaryModel):
+    """A fastText classifier of documents by which a ladder's order can be told: a `.bin` file, or one trained here.
+
+    It is trained on documents of the corpus, `documents_per_host` of each of the most frequent `hosts`, that no rung
+    was trained on. `window` and `stride` are what the rungs see of them, in tokens: 1,901 and 512, or what the smallest
+    context allows. `zero_end_of_line` forgets what the classifier learnt from the length of texts.
+    """
+
+    hosts: Count = 3000
+    documents_per_host: Count = 300
+    window: Count | None = None
+    stride: Count | None = None
+    epoch: Count = 5
+    zero_end_of_line: Flag = True
+    seed: Seed = 0
 
 
 class Models(Section):
@@ -66,3 +192,5 @@ class Models(Section):
     conditional: ConditionalModel = ConditionalModel()
     importance: ImportanceModel = ImportanceModel()
     target_classifier: TargetClassifierModel = TargetClassifierModel()
+    ladder: LadderModel = LadderModel()
+    predictive_strength: PredictiveStrengthModel = PredictiveStrengthModel()

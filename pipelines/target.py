@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.pipelines.jsonl import field_getter
-from gristmill.pipelines.recipe import Target
+from gristmill.pipelines.recipe_inputs import Target
 from gristmill.pipelines.sample_texts import Sample
 from gristmill.pipelines.score_documents import Shard, read_batches
 from gristmill.pipelines.workspace import Workspace

@@ -18,7 +18,7 @@ from gristmill.models.classifier_quality import quality
 from gristmill.models.classifier_training import POSITIVE, train_classifier
 from gristmill.models.text_classifier import FILE, TextClassifier
 from gristmill.pipelines import files
-from gristmill.pipelines.recipe import Target
+from gristmill.pipelines.recipe_inputs import Target
 from gristmill.pipelines.sample_texts import Sample, is_sampled, join_texts
 from gristmill.pipelines.score_documents import cut_batches, read_batches
 from gristmill.pipelines.target import target_texts, target_workspace

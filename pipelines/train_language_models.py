@@ -23,6 +23,7 @@ from gristmill.models.language_model import SAMPLE, SIZES, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.models.training import TrainingPlan, join_documents
 from gristmill.pipelines.model_files import LOG_FILE
+from gristmill.pipelines.recipe_models import Pretraining, Size
 from gristmill.pipelines.sample_texts import join_texts
 from gristmill.pipelines.training import Training
 from gristmill.scorers.base import RecipeError
@@ -52,16 +53,37 @@ def make_tokenizer(training: Training, folder: Path, made: Path) -> dict[str, An
 def make_prior(training: Training, folder: Path, made: Path) -> dict[str, Any]:
     """Train a language model on a sample of the corpus of about so many tokens."""
     spec = training.models.prior
+    facts = pretrain("prior", training, spec, spec.size, spec.seed, folder, made)
+    (made / SAMPLE).write_text(json.dumps(facts["sample"]))
+    return facts
+
+
+def pretrain(
+    title: str, training: Training, spec: Pretraining, size: Size, seed: int, folder: Path, made: Path
+) -> dict[str, Any]:
+    """Train a language model from seeded random weights on a seeded sample of the corpus.
+
+    Args:
+        title: What it is called.
+        training: Where corpus and tokenizer are.
+        spec: How it is trained.
+        size: Its name in `SIZES`.
+        seed: Of weights, sample and order.
+        folder: For what a training that goes on needs.
+        made: For the model.
+
+    Raises:
+        RecipeError: If there is nothing to train on.
+    """
     tokenizer = usable("models.tokenizer", lambda: load_tokenizer(training.path("tokenizer")))
-    sample = training.sample(spec.tokens * bytes_per_token(training, tokenizer), spec.seed)
+    sample = training.sample(spec.tokens * bytes_per_token(training, tokenizer), seed)
     stream = write_stream(folder / "stream", training.texts(sample), tokenizer)
     if len(stream) < 2:
-        raise RecipeError("models.prior: the corpus holds no text to train on")
-    architecture = replace(SIZES[spec.size], context=spec.context)
-    model = LanguageModel.make(architecture, tokenizer, spec.seed)
-    plan = TrainingPlan(batch_tokens=spec.batch_tokens, learning_rate=spec.learning_rate, seed=spec.seed)
-    (made / SAMPLE).write_text(json.dumps(asdict(sample)))
-    return _train("prior", training, model, stream, plan, folder, made) | {"sample": asdict(sample)}
+        raise RecipeError(f"models.{title}: the corpus holds no text to train on")
+    architecture = replace(SIZES[size], context=spec.context)
+    model = LanguageModel.make(architecture, tokenizer, seed)
+    plan = TrainingPlan(batch_tokens=spec.batch_tokens, learning_rate=spec.learning_rate, seed=seed)
+    return _train(title, training, model, stream, plan, folder, made) | {"sample": asdict(sample)}
 
 
 def make_conditional(training: Training, folder: Path, made: Path) -> dict[str, Any]:

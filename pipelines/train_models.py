@@ -16,8 +16,9 @@ from typing import Any
 
 from gristmill.models import language_model
 from gristmill.models.tokenizer import Tokenizer
-from gristmill.pipelines.model_files import commit_model, model_path, read_manifest, work_folder
+from gristmill.pipelines.model_files import commit_model, local_copy, model_path, read_manifest, work_folder
 from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_models import Models
 from gristmill.pipelines.recipe_values import nearest
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace
@@ -58,8 +59,27 @@ KINDS = {
     "target_classifier": Kind(
         "gristmill.pipelines.train_baselines:make_target_classifier", needs_target=True
     ),
+    "ladder": Kind("gristmill.pipelines.train_ladder:make_ladder", parents=("tokenizer",), needs_target=True),
+    "predictive_strength": Kind(
+        "gristmill.pipelines.train_predictive_strength:make_predictive_strength", parents=("ladder",)
+    ),
 }
-"""Every model, parents first."""
+"""Every model, parents first; a ladder may need less."""
+
+
+def parents_of(models: Models, name: str) -> tuple[str, ...]:
+    """The models that one is made from."""
+    return () if name == "ladder" and not models.ladder.is_trained else KINDS[name].parents
+
+
+def needs_target(models: Models, name: str) -> bool:
+    """Whether a model is made from the target."""
+    return models.ladder.needs_target if name == "ladder" else KINDS[name].needs_target
+
+
+def is_given(models: Models, name: str) -> bool:
+    """Whether a recipe gives a model by its path; a ladder is always made, if only by putting rungs in order."""
+    return name != "ladder" and getattr(models, name).path is not None
 
 
 def models_of(recipe: Recipe, wanted: Iterable[str]) -> list[str]:
@@ -72,13 +92,19 @@ def models_of(recipe: Recipe, wanted: Iterable[str]) -> list[str]:
     pending = list(wanted)
     while pending:
         name = pending.pop()
-        if getattr(recipe.models, name).path is None:
+        if not is_given(recipe.models, name):
             needed.add(name)
-            pending += KINDS[name].parents
+            pending += parents_of(recipe.models, name)
+    if "ladder" in needed and not recipe.models.ladder.rungs:
+        raise RecipeError(
+            "models.ladder: predictive strength compares at least two models; expected `rungs`, or a "
+            "`models.predictive_strength.path`"
+        )
     for name in KINDS:
-        if name in needed and KINDS[name].needs_target and not recipe.target:
+        if name in needed and needs_target(recipe.models, name) and not recipe.target:
+            instead = "`tasks`, or averages" if name == "ladder" else "or a `path`"
             raise RecipeError(
-                f"models.{name}: trained on the target, and the recipe has none; expected `target`, or a `path`"
+                f"models.{name}: trained on the target, and the recipe has none; expected `target`, {instead}"
             )
     return [name for name in KINDS if name in needed]
 
@@ -153,10 +179,15 @@ def train_models(training: Training, names: Sequence[str]) -> list[str]:
 
 def identity_of(training: Training, name: str) -> str:
     """Hash of what the recipe says of a model and what it is made from, but for the corpus."""
-    said: list[Any] = [name, getattr(training.models, name).model_dump(mode="json")]
-    for parent in KINDS[name].parents:
-        said.append(_identity_of_parent(training, parent))
-    if KINDS[name].needs_target:
+    section = getattr(training.models, name)
+    said: list[Any] = [name, section.model_dump(mode="json")]
+    said += [_identity_of_parent(training, parent) for parent in parents_of(training.models, name)]
+    if name == "ladder":
+        said += [
+            _content_of(f"models.ladder.{key}", local_copy(path)) for key, path in section.paths().items()
+        ]
+        said += [shard.content for shard in training.task_shards]
+    if needs_target(training.models, name):
         said += [
             entry.model_dump(mode="json", exclude={"path", "licence"}) for entry in training.recipe.target
         ]
@@ -166,18 +197,21 @@ def identity_of(training: Training, name: str) -> str:
 
 def _identity_of_parent(training: Training, name: str) -> str:
     """Of a model that is given by its path, its content: another one may come to lie there."""
-    if getattr(training.models, name).path is None:
-        manifest = read_manifest(training.workspace, name)
-        identity: str = manifest["identity"] if manifest else ""
-        return identity
-    path = training.path(name)
+    if is_given(training.models, name):
+        return _content_of(f"models.{name}", training.path(name))
+    manifest = read_manifest(training.workspace, name)
+    identity: str = manifest["identity"] if manifest else ""
+    return identity
+
+
+def _content_of(place: str, path: str) -> str:
     try:
-        if name == "tokenizer":
+        if place == "models.tokenizer":
             return Tokenizer.digest(path)
         language_model.check_directory(path)
         return language_model.digest(path)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"models.{name}: {error}") from error
+        raise RecipeError(f"{place}: {error}") from error
 
 
 def _make(training: Training, name: str, identity: str) -> dict[str, Any]:

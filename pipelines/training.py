@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from gristmill.models.training import LogRow, TrainingPlan, train
 from gristmill.pipelines.model_files import local_copy, model_path
 from gristmill.pipelines.progress import Reporter
 from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_inputs import Target
 from gristmill.pipelines.recipe_models import Models
 from gristmill.pipelines.sample_texts import Sample, is_sampled, sample_texts, share_of
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.target import held_out_sample, target_texts, target_workspace
 from gristmill.pipelines.workspace import Workspace
+from gristmill.scorers.base import Scorer
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Training:
         target: The shards of the target.
         reporter: Where progress goes.
         run: Runs a transform over elements as a Beam pipeline.
+        ingest: Reads inputs into a workspace of their own, once.
+        score: Scores the shards of a workspace, where they are not scored yet.
     """
 
     workspace: Workspace
@@ -42,6 +47,8 @@ class Training:
     target: tuple[Shard, ...]
     reporter: Reporter
     run: Callable[[Sequence[Any], beam.PTransform], object]
+    ingest: Callable[[Workspace, Sequence[Target]], list[Shard]]
+    score: Callable[[Workspace, Sequence[Shard], Sequence[Scorer]], None]
 
     @property
     def models(self) -> Models:
@@ -52,6 +59,17 @@ class Training:
     def target_workspace(self) -> Workspace:
         """Where the target's documents lie."""
         return target_workspace(self.workspace, self.recipe.target)
+
+    @property
+    def task_workspace(self) -> Workspace:
+        """Where the questions lie that order the rungs of a ladder."""
+        return target_workspace(self.workspace, self.models.ladder.tasks, "evaluation")
+
+    @cached_property
+    def task_shards(self) -> list[Shard]:
+        """Their shards."""
+        tasks = self.models.ladder.tasks
+        return self.ingest(self.task_workspace, tasks) if tasks else []
 
     def path(self, name: str) -> str:
         """A local folder with a model that is there: the recipe's own, or the one trained in the workspace."""

@@ -11,7 +11,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from gristmill.pipelines.extract_html import Extractor
 from gristmill.pipelines.http_body import decode_body
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.records import HEAD_BYTES, Block, Piece, Records, Reject, replace_surrogates
 from gristmill.pipelines.streams import DamagedStream, compression_of, find_member, read_chunks
 

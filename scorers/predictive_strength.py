@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -31,6 +32,7 @@ class PredictiveStrength(Classifier):
     version: ClassVar[int] = 1
     column: ClassVar[str] = "predictive_strength"
     source: ClassVar[str] = PAPER
+    trained_models = MappingProxyType({"model": "predictive_strength"})
 
     label: str = POSITIVE
 

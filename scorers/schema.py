@@ -114,3 +114,21 @@ TRAINING = pa.schema(
     ]
 )
 """One row for each step in which a language model was trained."""
+
+STRENGTHS = pa.schema(
+    [
+        DOC_ID,
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("host", pa.string()),
+        pa.field("num_chars", pa.int64(), nullable=False),
+        pa.field("strength", pa.float64()),
+        pa.field("bits_per_character", pa.list_(pa.float64()), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("held_out", pa.bool_(), nullable=False),
+    ]
+)
+"""One row for each document whose predictive strength was measured.
+
+`bits_per_character` is that of each rung, the worst first; strength is null where one is missing. `label` is `positive`
+or `negative` where the classifier was trained on the document, or judged by it if it was `held_out`.
+"""

@@ -79,6 +79,31 @@ FROM ranked
 GROUP BY source
 ORDER BY source
 
+-- name: strength_by_source
+-- One row per source: predictive strength of its seed documents, and the shares at both ends.
+SELECT
+    source,
+    count(*) AS num_documents,
+    round(avg(strength), 4) AS strength,
+    round(avg((strength = 1)::INTEGER), 4) AS share_at_1,
+    round(avg((strength = 0)::INTEGER), 4) AS share_at_0,
+    count(*) FILTER (WHERE strength IS NULL) AS num_without_strength
+FROM strengths
+GROUP BY source
+ORDER BY strength DESC, source
+
+-- name: strength_by_host
+-- One row per host, the strongest first: predictive strength of its seed documents.
+SELECT
+    host,
+    count(*) AS num_documents,
+    round(avg(strength), 4) AS strength,
+    round(avg((strength = 1)::INTEGER), 4) AS share_at_1,
+    round(avg((strength = 0)::INTEGER), 4) AS share_at_0
+FROM strengths
+GROUP BY host
+ORDER BY strength DESC, host
+
 -- name: dropped_from_host
 -- One row per selection and document of a host that it dropped, and why.
 -- parameter: host text

@@ -77,6 +77,23 @@ FROM raw_models
 SELECT model, step, num_tokens, loss, learning_rate, seconds
 FROM raw_training
 
+-- name: rungs
+-- One row per model of the ladder, the worst first: its benchmark average, bits a byte of the right answers of the tasks,
+-- and bits per character of the documents whose strength was measured.
+SELECT position, rung, average, task_loss, bits_per_character
+FROM raw_rungs
+
+-- name: strengths
+-- One row per seed document: the share of the pairs of rungs of which the better one compresses it better. `label` says
+-- what the classifier of `predictive_strength` took it for, null where it took it not; it is judged by those `held_out`.
+SELECT doc_id, source, host, num_chars, strength, label, held_out
+FROM raw_strengths
+
+-- name: rung_losses
+-- One row per seed document and rung of the ladder: bits per character.
+SELECT doc_id, position, rung, raw_strengths.bits_per_character[position] AS bits_per_character
+FROM raw_strengths, raw_rungs
+
 -- name: ablations
 -- One row per training of an ablation: what it was trained on, how long, and its loss on held-out documents.
 SELECT selection, seed, multiple, num_tokens, epochs, training_loss, bits_per_byte, seconds

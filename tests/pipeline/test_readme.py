@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.select_sql import compile_selection
+from gristmill.pipelines.train_models import models_of, wanted_models
+from gristmill.scorers.registry import make_scorer
 from gristmill.scorers.text import TextBatch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,3 +95,16 @@ def test_the_scorer_of_the_readme_scores() -> None:
     finally:
         del sys.modules["my_package.scorers"]
     assert scores.to_pydict() == {"num_exclamations": [0, 2]}
+
+
+def test_the_ladder_of_the_paper_is_a_sound_recipe(tmp_path: Path) -> None:
+    (content,) = [content for language, content in blocks("Choosing what predicts") if language == "yaml"]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
+    recipe = load_recipe(str(path))
+    averages = [rung.average for rung in recipe.models.ladder.rungs]
+    assert averages == [75.38, 76.30, 77.27, 79.46, 80.47, 81.19]
+    assert models_of(recipe, wanted_models(recipe)) == ["ladder", "predictive_strength"]
+    scorers = [make_scorer("predictive_strength", {"model": "classifier.bin"})]
+    compiled = compile_selection(recipe, recipe.select[0], scorers, "select")
+    assert compiled.selection.steps() == ["empty", "block", "unmeasured", "top"]

@@ -7,7 +7,7 @@ from backports import zstd
 from corpora import html
 
 from gristmill.pipelines import folder
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.records import Piece
 
 FIELDS = Input(path="a", source="web")

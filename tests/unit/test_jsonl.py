@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.pipelines import jsonl, streams
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.records import Piece
 
 MAX = 1 << 20

@@ -11,7 +11,7 @@ import pytest
 from corpora import write_table
 
 from gristmill.pipelines import parquet
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.records import Piece
 from gristmill.scorers.base import RecipeError
 

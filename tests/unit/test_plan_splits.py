@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gristmill.pipelines import files, plan_splits
 from gristmill.pipelines.load_recipe import missing_files
 from gristmill.pipelines.plan_splits import commit_plan, discover, format_of, pack, plan_ingest
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.records import Piece
 from gristmill.pipelines.workspace import open_workspace
 from gristmill.scorers.base import CorpusError, RecipeError

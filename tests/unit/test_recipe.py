@@ -572,3 +572,61 @@ def test_targets_and_models_that_are_not_there_are_missing(tmp_path):
         f"target.0.path: nothing matches {tmp_path}/qa.jsonl; expected a file, a glob or a folder",
         f"models.prior.path: {tmp_path}/prior is not there; expected a trained model",
     ]
+
+
+RUNGS = [{"path": "a", "average": 1.0}, {"path": "b", "average": 2.0}]
+SIZED = [{"size": "300k"}, {"size": "1m"}]
+
+
+@pytest.mark.parametrize(
+    ("rungs", "line"),
+    [
+        (RUNGS[:1], "found one rung; expected at least 2, since strength compares models"),
+        (
+            [RUNGS[0], {"path": "b", "average": 1}],
+            "two rungs have the average 1; of equal models none is better",
+        ),
+        (
+            [RUNGS[0], {"path": "b"}],
+            "some rungs have an average and some have none; give it to all, or to none",
+        ),
+        (
+            [SIZED[0], {"path": "b"}],
+            "some rungs are given by a path and some are trained; give every one its",
+        ),
+        ([RUNGS[0], RUNGS[0] | {"average": 3}], "stands twice; every rung is another model"),
+        ([SIZED[0], SIZED[0]], "'300k, 1000000 tokens' stands twice; every rung is another model"),
+        ([{}, RUNGS[0]], "a rung is either a model given by its `path`, or a `size` to train; give one"),
+        (
+            [RUNGS[0] | SIZED[0], RUNGS[1]],
+            "a rung is either a model given by its `path`, or a `size` to train",
+        ),
+        (
+            [RUNGS[0] | {"tokens": 5}, RUNGS[1]],
+            "tokens is of rungs that are trained here; leave it out beside",
+        ),
+    ],
+)
+def test_impossible_ladders(tmp_path, rungs, line):
+    with pytest.raises(RecipeError, match=r"models\.ladder.*: ") as refusal:
+        load(tmp_path, BASE | {"models": {"ladder": {"rungs": rungs}}})
+    assert line in str(refusal.value)
+
+
+def test_ladders_of_averages_of_sizes_and_of_both(tmp_path):
+    for rungs in (RUNGS, SIZED, [RUNGS[0], SIZED[1] | {"average": 3}], [{"path": "a"}, {"path": "b"}]):
+        ladder = load(tmp_path, BASE | {"models": {"ladder": {"rungs": rungs}}}).models.ladder
+        assert len(ladder.rungs) == 2
+        assert ladder.needs_target == all("average" not in rung for rung in rungs)
+
+
+def test_paths_of_a_ladder_are_relative_to_the_recipe(tmp_path):
+    models = {"ladder": {"rungs": RUNGS, "tasks": {"path": "qa.jsonl", "source": "qa"}}}
+    recipe = load(tmp_path, BASE | {"models": models})
+    assert [rung.path for rung in recipe.models.ladder.rungs] == [f"{tmp_path}/a", f"{tmp_path}/b"]
+    missing = [line for line in missing_files(recipe) if line.startswith("models")]
+    assert missing == [
+        f"models.ladder.rungs.0.path: {tmp_path}/a is not there; expected a trained model",
+        f"models.ladder.rungs.1.path: {tmp_path}/b is not there; expected a trained model",
+        f"models.ladder.tasks.0.path: nothing matches {tmp_path}/qa.jsonl; expected a file, a glob or a folder",
+    ]

@@ -17,7 +17,7 @@ from gristmill.pipelines import answers
 from gristmill.pipelines.ablation_report import Result
 from gristmill.pipelines.catalog import named_query, open_catalog, run_query
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
-from gristmill.pipelines.model_files import LOG_FILE
+from gristmill.pipelines.model_files import LOG_FILE, STRENGTHS_FILE
 from gristmill.pipelines.questions import Accuracy
 from gristmill.pipelines.records import Reject, rejects_table
 from gristmill.pipelines.select_documents import BlockLists
@@ -63,6 +63,9 @@ GRAIN = {
     "runs": ["run"],
     "models": ["scorer", "fingerprint", "option"],
     "training": ["model", "step"],
+    "rungs": ["position"],
+    "strengths": ["doc_id"],
+    "rung_losses": ["doc_id", "position"],
     "ablations": ["selection", "seed", "multiple"],
     "ablation_tasks": ["selection", "seed", "multiple", "task"],
     "score_columns": ["column_name"],
@@ -79,6 +82,8 @@ QUERY_GRAIN = {
     "threshold_sweep": ["threshold", "source", "year"],
     "score_summary": ["source"],
     "score_agreement": ["source"],
+    "strength_by_source": ["source"],
+    "strength_by_host": ["host"],
     "dropped_from_host": ["selection", "doc_id"],
     "largest_clusters": ["cluster_id"],
     "cluster_sizes": ["size"],
@@ -91,8 +96,18 @@ QUERY_GRAIN = {
     "reject_reasons": ["reason"],
     "costs": ["stage"],
 }
-NULLABLE = {"year"}
-"""A document without a date has no year; its group is one row like the others."""
+NULLABLE = {"year", "host"}
+"""A document without a date has no year, one without a URL no host; their group is one row like the others."""
+STRENGTHS = [
+    {"host": "a.example", "strength": 1.0, "bits_per_character": [3.0, 2.5, 2.0], "label": "positive"},
+    {"host": "a.example", "strength": 1 / 3, "bits_per_character": [2.0, 2.0, 1.5], "label": None},
+    {"host": None, "strength": 0.0, "bits_per_character": [2.0, 2.0, 2.0], "label": "negative"},
+    {"host": None, "strength": None, "bits_per_character": [2.0, None, 1.0], "label": None},
+]
+RUNGS = [
+    {"rung": f"rung {number}", "average": None, "task_loss": 3.0 - number, "bits_per_character": 2.0}
+    for number in range(3)
+]
 ARGUMENTS = {
     "score": "quality",
     "first": "quality",
@@ -134,6 +149,7 @@ def mill(tmp_path_factory):
         folder = Path(mill.workspace.path("models", model))
         folder.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(steps, schema.TRAINING), folder / LOG_FILE)
+    write_strengths(mill)
     for selection, multiple in (("random", 1), ("random", 2), ("s", 1)):
         tasks = {name: Accuracy(10, 0.5, 0.16, 0.25) for name in ("piqa", "sciq")}
         result = Result(selection, 0, multiple, 100 * multiple, 0.5, 2.0, 1.5, tasks, 3.0)
@@ -153,6 +169,18 @@ def mill(tmp_path_factory):
         }
         mill.workspace.commit_json({**run, "status": "finished", "version": "1"}, "runs", f"r{number}.json")
     return mill
+
+
+def write_strengths(mill):
+    """Predictive strength of four documents, as the training of its classifier leaves it."""
+    rows = [
+        {"doc_id": row.doc_id.bytes, "source": "web", "num_chars": 10, "held_out": False, **strength}
+        for row, strength in zip(ROWS, STRENGTHS, strict=False)
+    ]
+    folder = Path(mill.workspace.path("models", "predictive_strength"))
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema.STRENGTHS), folder / STRENGTHS_FILE)
+    mill.workspace.commit_json({"rungs": RUNGS}, "models", "predictive_strength", "manifest.json")
 
 
 @pytest.fixture(scope="module")
@@ -643,3 +671,32 @@ def test_macros_and_rule_sets_agree():
 def test_a_ledger_that_is_read_back_is_the_one_written(mill):
     rows = [LedgerRow("test", "a", 3, 1, 1, 1, 9, 0.5, 7, {"x": 1, "y": 1}), LedgerRow("test", "b", 0, 0)]
     assert commit_ledger(mill.workspace, "test", rows) == rows
+
+
+def test_strength_by_source_and_host(full):
+    assert named(full, "strength_by_source").to_pylist() == [
+        {
+            "source": "web",
+            "num_documents": 4,
+            "strength": 0.4444,
+            "share_at_1": 0.3333,
+            "share_at_0": 0.3333,
+            "num_without_strength": 1,
+        }
+    ]
+    by_host = {row["host"]: row["strength"] for row in named(full, "strength_by_host").to_pylist()}
+    assert by_host == {"a.example": 0.6667, None: 0.0}
+
+
+def test_losses_stand_beside_their_rungs(full):
+    found = ask(
+        full,
+        "SELECT rung, bits_per_character AS bits FROM rung_losses JOIN strengths USING (doc_id) "
+        "WHERE label = 'positive' ORDER BY position",
+    )
+    assert [(row["rung"], row["bits"]) for row in found] == [
+        ("rung 0", 3.0),
+        ("rung 1", 2.5),
+        ("rung 2", 2.0),
+    ]
+    assert one(full, "SELECT count(*) FROM rung_losses WHERE bits_per_character IS NULL") == 1

@@ -7,7 +7,8 @@ import pytest
 from corpora import write_lines
 from pydantic import ValidationError
 
-from gristmill.pipelines.recipe import Recipe, Target
+from gristmill.pipelines.recipe import Recipe
+from gristmill.pipelines.recipe_inputs import Target
 from gristmill.pipelines.sample_texts import Sample, is_sampled, sample_texts, share_of
 from gristmill.pipelines.target import answered, target_texts, target_workspace
 from gristmill.pipelines.workspace import Workspace

@@ -11,7 +11,7 @@ from backports import zstd
 from corpora import gzip_members, html, http, warc_record
 
 from gristmill.pipelines import warc
-from gristmill.pipelines.recipe import Input
+from gristmill.pipelines.recipe_inputs import Input
 from gristmill.pipelines.records import Piece, parse_created, to_documents, to_text_free
 
 FIELDS = Input(path="a", source="web")
