@@ -24,15 +24,20 @@ from gristmill.pipelines.token_shards import TokensError
 
 PLANNED_SAMPLES = 4096
 """Samples whose rows are computed at once."""
-TENSORS = {
-    "tokens": torch.int64,
-    "segment_ids": torch.int64,
-    "position_ids": torch.int64,
-    "loss_mask": torch.bool,
-}
-"""What a batch may hold, the wider types first, so that all are aligned."""
 Integers = npt.NDArray[np.int64]
-Batch = dict[str, torch.Tensor]
+
+
+class Batch(dict[str, torch.Tensor]):
+    """Tensors by name; a DataLoader's worker sends their values, as few bytes as hold them, through its pipe.
+
+    Torch would send each storage as a file of shared memory, which costs more than copying: see bench_feed.py.
+    """
+
+    def __copy__(self) -> "Batch":
+        return Batch(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpack, ({name: _pack(values) for name, values in self.items()},)
 
 
 class TokenFeed(IterableDataset[Batch]):
@@ -95,7 +100,6 @@ class TokenFeed(IterableDataset[Batch]):
         self._is_remote = any(dataset.is_remote for dataset in self._datasets)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._seed, self._epochs, self._segments = seed, epochs, segments
-        self._names = [name for name in TENSORS if segments or name in ("tokens", "loss_mask")]
         self._dtype = np.result_type(*(dataset.dtype for dataset in self._datasets))
         self._samples = self._origin = 0
         self._taken = np.zeros(len(entries), np.int64)
@@ -213,9 +217,8 @@ class TokenFeed(IterableDataset[Batch]):
 
     def _read(self, places: Sequence[Sequence[int]]) -> Batch:
         shape = len(places), self._datasets[0].sequence_length
-        batch = _allocate(shape, self._names)
         rows = np.empty(shape, self._dtype)
-        loss_mask = batch["loss_mask"].fill_(True).numpy()
+        loss_mask = np.ones(shape, np.bool_)
         starts = np.zeros(shape, np.bool_) if self._segments else None
         for sample, (number, shard_number, row) in enumerate(places):
             shard = self._datasets[number].shards.shard(shard_number)
@@ -225,13 +228,13 @@ class TokenFeed(IterableDataset[Batch]):
                     loss_mask[sample, start:end] = False
             if starts is not None:
                 starts[sample, shard.starts(row)] = True
-        batch["tokens"].numpy()[:] = rows
+        arrays = {"tokens": rows.astype(np.int64), "loss_mask": loss_mask}
         if starts is not None:
             positions = np.arange(shape[1])
             last_starts = np.maximum.accumulate(np.where(starts, positions, 0), axis=1)
-            batch["segment_ids"].numpy()[:] = np.cumsum(starts, axis=1) - 1
-            batch["position_ids"].numpy()[:] = positions - last_starts
-        return batch
+            arrays["segment_ids"] = np.cumsum(starts, axis=1) - 1
+            arrays["position_ids"] = positions - last_starts
+        return Batch((name, torch.from_numpy(values)) for name, values in arrays.items())
 
 
 @dataclass(frozen=True)
@@ -251,12 +254,28 @@ class _Plan:
     taken: Integers
 
 
-def _allocate(shape: tuple[int, int], names: Sequence[str]) -> Batch:
-    """Tensors in one storage: a DataLoader's worker sends every storage of a batch through a connection of its own."""
-    num_values = shape[0] * shape[1]
-    sizes = [num_values * TENSORS[name].itemsize for name in names]
-    pieces = torch.empty(sum(sizes), dtype=torch.uint8).split(sizes)
-    return {name: piece.view(TENSORS[name]).view(shape) for name, piece in zip(names, pieces, strict=True)}
+def _pack(values: Any) -> Any:
+    """Integers and truth values on the CPU as the smallest array that holds them, anything else as it is."""
+    if (
+        not isinstance(values, torch.Tensor)
+        or values.is_cuda
+        or values.dtype not in (torch.int64, torch.bool)
+    ):
+        return values
+    array = values.numpy()
+    for dtype in (np.uint16, np.uint32) if array.dtype == np.int64 else ():
+        if array.min(initial=0) >= 0 and array.max(initial=0) <= np.iinfo(dtype).max:
+            return array.astype(dtype)
+    return array
+
+
+def _unpack(packed: Mapping[str, Any]) -> Batch:
+    batch = Batch()
+    for name, values in packed.items():
+        is_narrow = isinstance(values, np.ndarray) and values.dtype.kind == "u"
+        array = values.astype(np.int64) if is_narrow else values
+        batch[name] = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    return batch
 
 
 def _check_numbers(

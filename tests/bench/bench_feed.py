@@ -1,13 +1,18 @@
 """Speed of the feed into a training step that does nothing, beside what else feeds a trainer.
 
-    python tests/bench/bench_feed.py [--peer-python PYTHON] [--rows N]
+    python tests/bench/bench_feed.py [--peer-python PYTHON] [--mosaic-python PYTHON] [--rows N]
 
 Batches of 32 rows of 1,024 tokens from shards in the page cache, checksums left out, in one process and with two
-DataLoader workers. Beside it: Hugging Face datasets over the same rows, shuffled, the faster of its two ways; a bare
-memory map read at random rows; a DataLoader that yields one prebuilt tensor, whose storage is shared once; and one that
-yields a new tensor each time, without any data. All are measured in turn, five times, and the medians of the ratios
-printed. Without --peer-python a venv for datasets is made in the user's cache folder. Last, the time to the first batch
-with a manifest of 10,000 shards.
+DataLoader workers. Beside it: the same shards as if on a bucket (`file://`), checksums included; Hugging Face datasets
+over the same rows, shuffled, the faster of its two ways; MosaicML streaming over the same rows as `also: mds` writes
+them, which also compares every row with the tokens; a bare memory map read at random rows; a DataLoader that yields one
+prebuilt tensor, whose storage is shared once; and one that yields a new tensor each time, without any data. All are
+measured in turn, five times, and the medians of the ratios printed. Without the options a venv for each peer is made in
+the user's cache folder. Last, the time to the first batch with a manifest of 10,000 shards.
+
+How a batch gets from a worker to the trainer decides the speed with workers. Ratios to the prebuilt tensor, in runs on
+a machine with other work: two tensors 0.38; two in one storage 0.39 to 0.65; the same by the strategy `file_system`
+0.42; the values through the pipe, 8 bytes a token, 0.69 to 1.0; 2 bytes, as `feed.Batch` sends them, 0.66 to 1.8.
 """
 
 import argparse
@@ -34,9 +39,13 @@ from gristmill.pipelines.feed import TokenFeed
 from gristmill.pipelines.pack_tokens import concatenate
 from gristmill.pipelines.token_shards import digest, names_of, open_shard, write_shard
 from gristmill.pipelines.tokenise import CELL, to_batch
+from gristmill.pipelines.trainer_formats import Documents, mds_index, to_mds
 
 PEER = Path(__file__).with_name("peer_datasets_feed.py")
-PEER_PACKAGES = ["datasets==5.2.0", "torch==2.13.0"]
+MOSAIC_PEER = Path(__file__).with_name("peer_mosaic_feed.py")
+PEER_PACKAGE = "datasets==5.2.0"
+MOSAIC_PACKAGE = "mosaicml-streaming==0.13.0"
+TORCH = "torch==2.13.0"
 BATCH_SIZE = 32
 SEQUENCE_LENGTH = 1024
 DOCUMENT_TOKENS = 600
@@ -65,15 +74,15 @@ class Fresh(IterableDataset):
             yield torch.full((BATCH_SIZE, SEQUENCE_LENGTH), 7)
 
 
-def peer_python() -> Path:
-    """The Python of a venv that holds datasets, made on first use."""
+def peer_python(package: str) -> Path:
+    """The Python of a venv that holds a package and torch, made on first use."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "gristmill-bench" / "datasets-5.2.0"
+    folder = cache / "gristmill-bench" / package.replace("==", "-")
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
-        print(f"installing datasets into {folder}", file=sys.stderr)
+        print(f"installing {package} into {folder}", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
+        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", package, TORCH], check=True)
         (folder / "complete").touch()
     return python
 
@@ -97,9 +106,10 @@ def write_tokens(folder: Path, num_rows: int) -> None:
         ]
         batch = to_batch(concatenate(texts, 0, SEQUENCE_LENGTH), pa.table(columns, schema=CELL), np.uint16)
         with (folder / name).open("w+b") as file:
-            write_shard(file, batch, {})
+            write_shard(file, batch, {"identity": str(folder)})
             file.seek(0)
-            entries.append({"name": name, "num_rows": len(batch), "blake2b": digest(file)})
+            entry = {"name": name, "num_rows": len(batch), "blake2b": digest(file)}
+        entries.append({**entry, "num_bytes": (folder / name).stat().st_size})
     write_manifest(folder, entries)
 
 
@@ -121,6 +131,17 @@ def write_many_shards(folder: Path, source: Path) -> None:
     for name in names:
         os.link(source / entry["name"], folder / name)
     write_manifest(folder, [{**entry, "name": name} for name in names])
+
+
+def write_mds(folder: Path, shards: list[npt.NDArray[np.uint16]]) -> None:
+    """The same rows as `also: mds` writes them."""
+    folder.joinpath("mds").mkdir()
+    for number, tokens in enumerate(shards):
+        documents = Documents(tokens, np.array([0]), [bytes(16)], ["web"])
+        for name, content in to_mds(number, documents).items():
+            (folder / name).write_bytes(content)
+    index = mds_index([len(tokens) for tokens in shards], np.dtype(np.uint16), SEQUENCE_LENGTH)
+    (folder / "mds" / "index.json").write_bytes(index)
 
 
 def bare_map(tokens: npt.NDArray[np.uint16]) -> Iterator[torch.Tensor]:
@@ -146,9 +167,11 @@ def main() -> None:
     """Print tokens a second and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--peer-python", type=Path)
+    parser.add_argument("--mosaic-python", type=Path)
     parser.add_argument("--rows", type=int, default=50_000)
     arguments = parser.parse_args()
-    python = arguments.peer_python or peer_python()
+    python = arguments.peer_python or peer_python(PEER_PACKAGE)
+    mosaic_python = arguments.mosaic_python or peer_python(MOSAIC_PACKAGE)
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, NumPy {np.__version__}")
 
     with tempfile.TemporaryDirectory() as root:
@@ -159,9 +182,18 @@ def main() -> None:
         shards = [open_shard(str(folder / name)).tokens for name in names_of(NUM_SHARDS)]
         rows = Path(root, "rows.npy")
         np.save(rows, np.concatenate(shards))
+        write_mds(Path(root), shards)
 
         def feed() -> TokenFeed:
             return TokenFeed(str(folder), batch_size=BATCH_SIZE, epochs=None, verify=False)
+
+        def bucket() -> TokenFeed:
+            return TokenFeed(f"file://{folder}", batch_size=BATCH_SIZE, epochs=None)
+
+        def mosaic(num_workers: int) -> float:
+            numbers = map(str, (BATCH_SIZE, NUM_BATCHES, num_workers))
+            command = [mosaic_python, "-W", "ignore", MOSAIC_PEER, Path(root, "mds"), rows, *numbers]
+            return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
         def peer(num_workers: int) -> float:
             numbers = map(str, (BATCH_SIZE, NUM_BATCHES, num_workers))
@@ -176,14 +208,18 @@ def main() -> None:
         ways: dict[str, dict[str, Callable[[], float]]] = {
             "one process": {
                 "the feed": lambda: seconds_a_batch(feed()),
+                "the feed, as from a bucket": lambda: seconds_a_batch(bucket()),
                 "datasets": lambda: peer(0),
+                "MosaicML streaming": lambda: mosaic(0),
                 "bare memory map": lambda: seconds_a_batch(bare_map(mapped)),
                 "DataLoader, prebuilt tensor": lambda: loaded(Prebuilt(), 0),
                 "DataLoader, new tensors": lambda: loaded(Fresh(), 0),
             },
             "two workers": {
                 "the feed": lambda: loaded(feed(), 2),
+                "the feed, as from a bucket": lambda: loaded(bucket(), 2),
                 "datasets": lambda: peer(2),
+                "MosaicML streaming": lambda: mosaic(2),
                 "DataLoader, prebuilt tensor": lambda: loaded(Prebuilt(), 2),
                 "DataLoader, new tensors": lambda: loaded(Fresh(), 2),
             },

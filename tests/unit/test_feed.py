@@ -1,7 +1,9 @@
 """The feed: one stream for any number of ranks and workers, resumable anywhere, every row once an epoch."""
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from gristmill.pipelines import feed as feed_module
 from gristmill.pipelines import token_dataset
-from gristmill.pipelines.feed import TokenFeed
+from gristmill.pipelines.feed import Batch, TokenFeed
 from gristmill.pipelines.mixture import STRONG_SHIFT, WEAK_SHIFT, choose_datasets, with_replay
 from gristmill.pipelines.row_order import RowOrder, ShardRows, permute
 from gristmill.pipelines.token_shards import TokensError
@@ -131,6 +133,27 @@ def test_batches_are_tensors_of_whole_rows(folder):
     assert batch["loss_mask"].dtype == torch.bool
     assert batch["loss_mask"].all()
     assert batch["tokens"][:, :3].unique(dim=1).shape == (3, 1)
+
+
+@given(st.lists(st.integers(-(2**62), 2**62), max_size=3), st.sampled_from([8, 20, 40, 62]))
+def test_any_values_get_through_a_pipe(values, bits):
+    tokens = torch.tensor([value % 2**bits for value in values], dtype=torch.int64)
+    given = Batch(
+        tokens=tokens, signed=torch.tensor(values, dtype=torch.int64), mask=tokens > 5, rates=tokens / 3
+    )
+    for batch in (pickle.loads(pickle.dumps(given)), copy.copy(given)):
+        assert type(batch) is Batch
+        assert batch.keys() == given.keys()
+        assert all(
+            batch[name].dtype == values.dtype and torch.equal(batch[name], values)
+            for name, values in given.items()
+        )
+
+
+def test_tokens_pass_a_pipe_in_two_bytes(folder):
+    batch = next(iter(TokenFeed(folder, batch_size=400)))
+    num_bytes = 400 * 4 * (2 + 1)
+    assert num_bytes <= len(pickle.dumps(batch)) < num_bytes + 500
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 6])
