@@ -287,7 +287,7 @@ class Curation:
         if spec is None:
             write_tokens.clear_tokens(workspace, compiled.selection.name, "")
             return manifest
-        plan = write_tokens.plan_tokens(workspace, self.recipe, spec, manifest, self.local_scorers())
+        plan = write_tokens.plan_tokens(workspace, self.recipe, spec, manifest, self.scorers)
         stages = [divide_stage(plan.selection)]
         if plan.rater is not None:
             stages.append(rate_stage(plan.selection))

@@ -36,7 +36,10 @@ SPAN = pa.struct(
         pa.field("source", pa.dictionary(pa.int32(), pa.string()), nullable=False),
     ]
 )
-"""Tokens of one document in a sequence: from `start` to the next span's, after `offset` tokens of the document."""
+"""Tokens of one document in a sequence: from `start` to the next span's, after `offset` tokens of the document.
+
+Its prefix, control tokens and end of text count as its tokens.
+"""
 
 
 class TokensError(ValueError):

@@ -77,7 +77,7 @@ def plan_tokens(
         recipe: Says where the tokenizer is.
         spec: What is wanted.
         dataset: The dataset's manifest.
-        scorers: With their models on this machine; one of them makes the column of control tokens.
+        scorers: Before setup; one of them makes the column of control tokens.
 
     Raises:
         RecipeError: If the tokenizer or the column cannot be used.
@@ -113,7 +113,7 @@ def find_rater(spec: Tokens, dataset: dict[str, Any], scorers: Sequence[Scorer])
             f"dataset {dataset['selection']!r} was made by an earlier version, and does not say which shards its files "
             "come from; delete its manifest.json and export again"
         ) from error
-    return Rater(scorer, scorer.fingerprint(), spec.control.by, lower_is_better, shards)
+    return Rater(scorer, localised(scorer).fingerprint(), spec.control.by, lower_is_better, shards)
 
 
 def export_tokens(

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from mills import LOSSES, Numbers, Row, build, publish, publish_tokens
+from tiny_models import tiny
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from gristmill.models.tokenizer import END_OF_TEXT, TokenizedTexts, Tokenizer
@@ -20,6 +21,8 @@ from gristmill.pipelines.verify import verify_workspace
 from gristmill.scorers.base import RecipeError, SelectionError
 from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.pii import Pii
+from gristmill.scorers.registry import make_scorer
+from gristmill.scorers.text import TextBatch
 
 SHOWN = {"\u0120": " ", "\u010a": "\n", END_OF_TEXT: "$", "<|good|>": "+", "<|bad|>": "-"}
 LENGTH = 16
@@ -272,6 +275,28 @@ def test_each_sentence_begins_with_the_token_of_its_own_score(tmp_path, tokenize
         assert sorted(text) == sorted("".join(tagged))
         assert "+yes. -write to " in {text for text, _ in found}
     assert (manifest["num_good_tokens"], manifest["num_bad_tokens"]) == (4, 4)
+
+
+def test_a_model_scores_sentences_on_their_own(tmp_path, tokenizer):
+    tiny().save(tmp_path / "model")
+    scorer = make_scorer("perplexity", {"model": str(tmp_path / "model")})
+    sentences = [
+        ["It rains. ", "The miller waits for corn. "],
+        ["Flour!"],
+        ["So it goes. ", "Mills stand still"],
+    ]
+    mill = make(tmp_path, [Row(number, "".join(parts)) for number, parts in enumerate(sentences)], ())
+    mill.scorers = (scorer,)
+    control = {"by": "perplexity", "quantile": 0.4, "per": "sentence", "drop_out": 0}
+    manifest = export(mill, tokenizer, control=control, packing="best_fit")
+    scorer.setup()
+    flat = [sentence for parts in sentences for sentence in parts]
+    scores = dict(zip(flat, scorer.score(TextBatch.from_texts(flat))["perplexity"].to_pylist(), strict=True))
+    assert manifest["control"]["threshold"] == pytest.approx(sorted(scores.values())[1])
+    found = "".join(text for text, _ in read(folder(mill), folder(mill, "tokenizer")))
+    good = {sentence for sentence in flat if scores[sentence] <= sorted(scores.values())[1]}
+    assert all(f"{'+' if sentence in good else '-'}{sentence[:5]}" in found for sentence in flat)
+    assert (manifest["num_good_tokens"], manifest["num_bad_tokens"]) == (2, 3)
 
 
 def test_the_quantile_is_that_of_the_kept_documents(tmp_path, tokenizer):
