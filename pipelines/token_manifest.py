@@ -52,8 +52,9 @@ def commit_manifests(
             index = mds_index(rows, dtype, length, has_mask=plan.spec.has_mask)
             also.append(_join(folder, MDS_INDEX))
             files.commit_bytes(plan.path(also[-1]), index)
+        also += _save_extended(plan, folder)
         if folder == "":
-            also += [*beside, *_save_extended(plan)]
+            also += beside
         names = [_join(folder, shard.name) for shard, _ in of_folder]
         entries = files.in_parallel(lambda name: _entry(plan, name), [*names, *also])
         manifest["identity"] = plan.identity_of(folder)
@@ -118,7 +119,7 @@ def _describe(
     return manifest
 
 
-def _save_extended(plan: TokenPlan) -> list[str]:
+def _save_extended(plan: TokenPlan, folder: str) -> list[str]:
     """Put the tokenizer with the control tokens beside the tokens; its files."""
     if plan.spec.control is None:
         return []
@@ -126,7 +127,7 @@ def _save_extended(plan: TokenPlan) -> list[str]:
     with TemporaryDirectory() as made:
         extended(load_tokenizer(plan.tokenizer), plan.spec).save(Path(made))
         for file in sorted(Path(made).iterdir()):
-            names.append(f"{EXTENDED}/{file.name}")
+            names.append(_join(folder, f"{EXTENDED}/{file.name}"))
             files.commit_bytes(plan.path(names[-1]), file.read_bytes())
     return names
 

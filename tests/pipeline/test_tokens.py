@@ -78,7 +78,7 @@ def test_any_number_of_workers_gives_the_same_conditioned_tokens(root):
         {name: content for name, (content, _) in tokens(root, mill).items()} for mill in ("mill", "other")
     )
     assert one == two
-    assert {"manifest.json", "cool_down/manifest.json", "tokenizer/tokenizer.json"} < one.keys()
+    assert {"manifest.json", "cool_down/manifest.json", "cool_down/tokenizer/tokenizer.json"} < one.keys()
     report = verify_workspace(Workspace(str(root / "mill")))
     assert (report.problems, report.orphans) == ([], [])
 

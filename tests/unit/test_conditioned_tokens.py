@@ -11,6 +11,7 @@ from tiny_models import tiny
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from gristmill.models.tokenizer import END_OF_TEXT, TokenizedTexts, Tokenizer
+from gristmill.pipelines import write_tokens
 from gristmill.pipelines.control_tokens import find_column, is_tagged
 from gristmill.pipelines.feed import TokenFeed
 from gristmill.pipelines.ledger import read_ledger
@@ -18,7 +19,7 @@ from gristmill.pipelines.recipe_export import Control
 from gristmill.pipelines.records import doc_ids, uuid_array
 from gristmill.pipelines.token_shards import open_shard, read_accounts, read_manifest
 from gristmill.pipelines.verify import verify_workspace
-from gristmill.scorers.base import RecipeError, SelectionError
+from gristmill.scorers.base import RecipeError, SelectionError, WorkspaceError
 from gristmill.scorers.doc_ids import random_keys
 from gristmill.scorers.pii import Pii
 from gristmill.scorers.registry import make_scorer
@@ -338,6 +339,28 @@ def test_conditioned_tokens_are_the_same_bytes_for_any_parts(tmp_path, tokenizer
     export(one, tokenizer, **said)
     publish_tokens(other, publish(other), tokenizer=str(tokenizer), sequence_length=LENGTH, **said)
     assert contents(one) == contents(other)
+
+
+def test_an_interrupted_export_rates_nothing_twice(tmp_path, tokenizer, monkeypatch):
+    mill = make(tmp_path, [Row(number, f"{TEXTS[number % 6]}{number}") for number in range(12)])
+    said = {"control": {"by": "num_emails", "quantile": 0.5, "per": "sentence", "drop_out": 0.2}}
+    export(mill, tokenizer, **said)
+    before = contents(mill)
+    (folder(mill) / "manifest.json").unlink()
+    for shard in folder(mill).glob("*.arrow"):
+        shard.unlink()
+
+    def killed(*arguments):
+        raise WorkspaceError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(write_tokens, "divide_documents", killed)
+        with pytest.raises(WorkspaceError, match="killed"):
+            export(mill, tokenizer, **said)
+    with monkeypatch.context() as patched:
+        patched.setattr(write_tokens.control_tokens, "rate", killed)
+        export(mill, tokenizer, **said)
+    assert contents(mill) == before
 
 
 def test_drop_out_is_by_hash_of_document_and_sentence():
