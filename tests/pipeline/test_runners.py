@@ -256,12 +256,15 @@ class Model(Scorer):
 
 def test_dataflow_translates_every_stage_with_a_gpu_for_models_only(bucket):
     mill = curation("gs://mill/ws", "gs://mill/in", *DATAFLOW)
-    recipe = mill.recipe.model_copy(update={"export": Export(tokens=Tokens())})
+    control = {"by": "likelihood", "threshold": 0, "direction": "highest", "per": "sentence"}
+    recipe = mill.recipe.model_copy(update={"export": Export(tokens=Tokens(control=control))})
     mill = replace(mill, recipe=recipe, scorers=(*mill.scorers, Model()))
     translated = dict(mill.translate())
-    assert list(translated) == ["ingest", "score", "dedup", "export good", "tokenise good", "pack good"]
+    stages = ["ingest", "score", "dedup", "export good", "rate good", "tokenise good", "pack good"]
+    assert list(translated) == stages
     accelerated = {stage: dict(accelerated_transforms(pipeline)) for stage, pipeline in translated.items()}
     assert accelerated.pop("score") == {"ScoreDocumentsAccelerator/ScoreShards": ACCELERATOR_HINT}
+    assert accelerated.pop("rate good") == {"RateDocuments/ParDo(_Rate)": ACCELERATOR_HINT}
     assert not any(accelerated.values())
     for pipeline in translated.values():
         used = {t.environment_id for t in pipeline.components.transforms.values()} - {""}
