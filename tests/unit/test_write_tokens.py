@@ -15,6 +15,7 @@ from mills import Row, build, publish, publish_tokens
 
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.pipelines import write_tokens
+from gristmill.pipelines.feed import TokenFeed
 from gristmill.pipelines.ledger import read_ledger
 from gristmill.pipelines.recipe_export import Tokens
 from gristmill.pipelines.token_shards import TokensError, check_shard, open_shard, read_manifest
@@ -158,6 +159,12 @@ def test_by_source_no_shard_mixes_sources(mill, tokenizer, monkeypatch, packing)
             assert list(dict.fromkeys(held)) == [row.doc_id.bytes for row in rows if row.doc_id.bytes in held]
     assert manifest["num_documents"] == 60
     assert verify_workspace(mill.workspace).problems == []
+    entries = [(f"{scheme}{folder(mill)}", 1.0, "books") for scheme in ("", "file://")]
+    disk, bucket = (
+        [batch["tokens"].tolist() for batch in TokenFeed([entry], batch_size=1)] for entry in entries
+    )
+    assert len(disk) == sum(entry["num_rows"] for entry in manifest["shards"] if entry["source"] == "books")
+    assert bucket == disk
 
 
 def test_shards_of_mixed_sources_name_none(mill, tokenizer):
