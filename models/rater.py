@@ -1,7 +1,7 @@
 """Raters: models that read documents and give them values, whoever trained them.
 
 A path leads to a model: a Hugging Face directory of a sequence classification (`models/sequence_classifier.py`), or a
-folder with `rater.json` of one trained here (`models/rater_head.py`). Both modules offer `describe`, `digest` and `load`.
+folder with `rater.json` of one trained here (`models/rater_head.py`). Both offer `describe`, `digest` and `load`.
 """
 
 from dataclasses import dataclass

@@ -59,7 +59,7 @@ from gristmill.pipelines.select_documents import (
 from gristmill.pipelines.select_sql import CompiledSelection, compile_selection, score_columns
 from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.target import target_workspace
-from gristmill.pipelines.token_plan import Group, Rater, RowGroup, TokenPlan, divide_stage, rate_stage
+from gristmill.pipelines.token_plan import divide_stage, rate_stage
 from gristmill.pipelines.train_models import (
     is_trained,
     models_of,
@@ -393,13 +393,7 @@ class Curation:
         spec = self.recipe.export.tokens
         if spec is None:
             return {}
-        tokenizer = write_tokens.tokenizer_path(workspace, self.recipe, spec)
-        group = RowGroup("train.parquet", 0, 0)
-        rater = None
-        if spec.control is not None:
-            scorer, lower_is_better = find_column(spec.control, self.scorers)
-            rater = Rater(scorer, "", spec.control.by, lower_is_better, {})
-        plan = TokenPlan(workspace, name, spec, tokenizer, "", (group,), (Group("", None, 1),), rater)
+        plan = write_tokens.stand_in_plan(workspace, self.recipe, spec, name, self.scorers)
         return {
             stage.replace(":", " "): self._run(elements, transform)
             for stage, elements, transform in write_tokens.token_passes(plan)

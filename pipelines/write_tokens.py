@@ -96,6 +96,19 @@ def plan_tokens(
     return TokenPlan(workspace, selection, spec, path, identity, row_groups, groups, rater)
 
 
+def stand_in_plan(
+    workspace: Workspace, recipe: Recipe, spec: Tokens, selection: str, scorers: Sequence[Scorer]
+) -> TokenPlan:
+    """A plan of the same shape for a dataset that is not there yet, whose pipelines may be translated but not run."""
+    rater = None
+    if spec.control is not None:
+        scorer, lower_is_better = control_tokens.find_column(spec.control, scorers)
+        rater = Rater(scorer, "", spec.control.by, lower_is_better, {})
+    path = tokenizer_path(workspace, recipe, spec)
+    row_groups, groups = (RowGroup("train.parquet", 0, 0),), (Group("", None, 1),)
+    return TokenPlan(workspace, selection, spec, path, "", row_groups, groups, rater)
+
+
 def find_rater(spec: Tokens, dataset: dict[str, Any], scorers: Sequence[Scorer]) -> Rater | None:
     """Where the scores of control tokens come from; None where there are no control tokens.
 
