@@ -104,6 +104,7 @@ class LanguageModel:
     def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self._leased: torch.device | None = None
 
     @classmethod
     def make(cls, architecture: Architecture, tokenizer: Tokenizer, seed: int) -> "LanguageModel":
@@ -167,14 +168,19 @@ class LanguageModel:
 
     @contextmanager
     def on_device(self) -> "Iterator[torch.device]":
-        """The model on the device that this process may use, alone there if it is a GPU."""
+        """The model on the device that this process may use, alone there if it is a GPU; blocks may nest."""
         import torch
 
+        if self._leased is not None:
+            yield self._leased
+            return
         with lease_device() as device:
             self.model.to(device)
+            self._leased = device
             try:
                 yield device
             finally:
+                self._leased = None
                 if device.type != "cpu":  # the next process finds the memory free
                     self.model.to("cpu")
                     torch.cuda.empty_cache()

@@ -8,7 +8,7 @@ the seed and the step alone, so a checkpoint is weights, optimiser state and the
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +104,11 @@ def cut_sequences(stream: npt.NDArray[np.uint32], context: int) -> npt.NDArray[n
     return np.lib.stride_tricks.sliding_window_view(stream, context + 1)[::context]
 
 
+def order_sequences(num_sequences: int, num_epochs: int, seed: int) -> list[npt.NDArray[np.int64]]:
+    """A seeded permutation of sequences for each epoch."""
+    return [np.random.default_rng([seed, epoch]).permutation(num_sequences) for epoch in range(num_epochs)]
+
+
 def plan_steps(num_sequences: int, batch_size: int, plan: TrainingPlan) -> list[npt.NDArray[np.int64]]:
     """Which sequences each step takes: a seeded permutation for each epoch, cut into batches of equal size.
 
@@ -111,9 +116,7 @@ def plan_steps(num_sequences: int, batch_size: int, plan: TrainingPlan) -> list[
     others. With a number of steps, batches may cross epochs, and a shorter training takes the first steps of a longer.
     """
     num_epochs = plan.epochs if plan.num_steps is None else -(-plan.num_steps * batch_size // num_sequences)
-    orders = [
-        np.random.default_rng([plan.seed, epoch]).permutation(num_sequences) for epoch in range(num_epochs)
-    ]
+    orders = order_sequences(num_sequences, num_epochs, plan.seed)
     if plan.num_steps is not None:
         return list(np.concatenate(orders)[: plan.num_steps * batch_size].reshape(plan.num_steps, batch_size))
     return [batch for order in orders for batch in np.array_split(order, -(-num_sequences // batch_size))]
@@ -131,6 +134,7 @@ def train(
     folder: Path,
     report: Callable[[LogRow, int], None],
     *,
+    steps: Sequence[npt.NDArray[np.int64]] | None = None,
     fork_after: int | None = None,
 ) -> list[LogRow]:
     """Train a model in place; a training that was killed goes on from its last checkpoint.
@@ -140,7 +144,8 @@ def train(
         stream: Tokens, as `join_documents` makes them.
         plan: How.
         folder: Where the checkpoint lies while the training runs.
-        report: Called after each step with its row and the number of all steps.
+        report: Called after each step with its row and the number of all steps; before the step is in a checkpoint.
+        steps: Which sequences of the stream each step takes, None for those of `plan_steps`.
         fork_after: Steps after which a checkpoint is also left as `FORK`, None for no such checkpoint.
 
     Returns:
@@ -152,7 +157,8 @@ def train(
     if len(stream) < 2:
         raise ValueError("there is no text to train on")
     sequences = cut_sequences(stream, language_model.context)
-    steps = plan_steps(len(sequences), max(plan.batch_tokens // (sequences.shape[1] - 1), 1), plan)
+    if steps is None:
+        steps = plan_steps(len(sequences), max(plan.batch_tokens // (sequences.shape[1] - 1), 1), plan)
     checkpoint = folder / CHECKPOINT
     with language_model.on_device():
         state = _State(language_model.model, plan)

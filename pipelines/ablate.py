@@ -11,13 +11,11 @@ shorter one began to decay: the whole curve of random documents costs half as mu
 Each training and its result is committed on its own, and made again only if what it was made from changes.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from gristmill.pipelines.ablation_streams import RANDOM, Pool, count_sequences, 
 from gristmill.pipelines.corpus import read_corpus
 from gristmill.pipelines.curate import Curation
 from gristmill.pipelines.evaluate import Evaluation, read_evaluation
-from gristmill.pipelines.model_files import localised, work_folder
+from gristmill.pipelines.model_files import claim_folder, digest, localised, work_folder
 from gristmill.pipelines.plot_ablations import plot
 from gristmill.pipelines.recipe import Ablate, Recipe
 from gristmill.pipelines.run_records import recorded
@@ -252,16 +250,7 @@ class Ablation:
         """Forget what an interrupted ablation of other documents or another plan has left."""
         said = self.spec.model_dump(mode="json", include={"tokens", "multiples"})
         identity = digest(self.identity, [pool.identity for pool in self.selections], said)
-        marker = self.folder / "identity"
-        if not (marker.is_file() and marker.read_text() == identity):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            marker.write_text(identity)
-
-
-def digest(*said: Any) -> str:
-    """Hash of what something depends on."""
-    return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
+        claim_folder(self.folder, identity)
 
 
 def _start_from(fork: Path, folder: Path) -> None:

@@ -66,8 +66,8 @@ class Pool:
             total += pc.sum(sizes.filter(self.contains(shard))).as_py() or 0
         return total
 
-    def texts(self, sample: Sample) -> Iterator[pa.LargeStringArray]:
-        """The texts of its documents that a sample holds, an array a batch."""
+    def texts(self, sample: Sample, without: Sample | None = None) -> Iterator[pa.LargeStringArray]:
+        """The texts of its documents that a sample holds, and another one does not, an array a batch."""
         for shard in self.shards:
             contained, decisions = (
                 self.contains(shard),
@@ -76,6 +76,8 @@ class Pool:
             start = 0
             for batch in read_batches(self.workspace, shard.name):
                 wanted = pc.and_(contained.slice(start, len(batch)), is_sampled(batch, sample))
+                if without is not None:
+                    wanted = pc.and_not(wanted, is_sampled(batch, without))
                 rows = pa.table(batch.select(["doc_id", "text"]).filter(wanted))
                 if self.cutter is not None:
                     windows = decisions["windows"].slice(start, len(batch)).filter(wanted)
@@ -96,10 +98,17 @@ class Pool:
         return state.hexdigest()
 
 
-def sample_of(pool: Pool, num_bytes: float, seed: int) -> Sample:
-    """A sample of a pool's documents with at least so many bytes of text; all where only their windows are kept."""
+def sample_of(pool: Pool, num_bytes: float, seed: int, low: float = 0.0) -> Sample:
+    """A sample of a pool's documents with at least so many bytes of text; all where only their windows are kept.
+
+    Args:
+        pool: Whose documents.
+        num_bytes: How much text; of a pool with less, all.
+        seed: Of the sample.
+        low: Where the range of its keys begins; documents below are left to others.
+    """
     share = SURPLUS * num_bytes / max(pool.num_bytes, 1) if pool.cutter is None else 1.0
-    return Sample(KEY_SEED + seed, 0.0, min(share, 1.0))
+    return Sample(KEY_SEED + seed, low, min(low + share, 1.0))
 
 
 def read_stream(pool: Pool, sample: Sample, tokenizer: Tokenizer, folder: Path) -> npt.NDArray[np.uint32]:

@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ ABLATION_TASKS = (
     "accuracy DOUBLE, standard_error DOUBLE, chance DOUBLE"
 )
 RUNGS = "position INTEGER, rung VARCHAR, average DOUBLE, task_loss DOUBLE, bits_per_character DOUBLE"
+MIXTURES = (
+    "domain VARCHAR, ratio DOUBLE, num_tokens BIGINT, domain_loss DOUBLE, general_loss DOUBLE, "
+    "general_error DOUBLE"
+)
 FUNNEL = (
     "selection VARCHAR, position INTEGER, step VARCHAR, num_in BIGINT, num_kept BIGINT, num_chars_in BIGINT, "
     "num_chars_kept BIGINT"
@@ -180,6 +185,7 @@ def build_catalog(workspace: Workspace, folder: Path) -> Path:
     _add_records(builder, workspace, names)
     _add_ablations(builder, workspace, names)
     _add_strengths(builder, workspace, names, local)
+    _add_mixtures(builder, workspace, names)
     for name, view in sql.views().items():
         connection.execute(f"CREATE VIEW {name} AS {view.text}")
         connection.execute(f"COMMENT ON VIEW {name} IS {quote(view.description)}")
@@ -420,6 +426,20 @@ def _add_strengths(builder: _Builder, workspace: Workspace, names: set[str], loc
     columns = ("rung", "average", "task_loss", "bits_per_character")
     rows = [(position, *(rung[name] for name in columns)) for position, rung in enumerate(rungs, start=1)]
     builder.rows("raw_rungs", RUNGS, rows)
+
+
+def _add_mixtures(builder: _Builder, workspace: Workspace, names: set[str]) -> None:
+    rows = []
+    for name in sorted(names):
+        if name.startswith("mixtures/ratio-"):
+            found = workspace.read_json(*name.split("/"))
+            ratio = float(Fraction(found["ratio"]))
+            observed = ("num_tokens", "domain_loss", "general_loss", "general_error")
+            rows += [
+                [found["domain"], ratio, *(row[column] for column in observed)]
+                for row in found["observations"]
+            ]
+    builder.rows("raw_mixtures", MIXTURES, rows)
 
 
 def _local_folder(workspace: Workspace) -> Path:

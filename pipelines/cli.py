@@ -165,6 +165,36 @@ def ablate(context: click.Context, recipe: str, overrides: Sequence[str], quiet:
     click.echo(f'questions  gristmill sql {workspace} "from ablations"')
 
 
+@_recipe_command(
+    "mixture",
+    "Continue training the prior on shares of domain text, and find the largest that general text bears.",
+)
+@click.option(
+    "--at", type=click.IntRange(min=1), metavar="TOKENS", help="The critical ratio at another length, too."
+)
+def mixture(
+    context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool, at: int | None
+) -> None:
+    """The critical mixture ratio."""
+    from gristmill.pipelines.mixture_ratio import PLOT, SUMMARY, find_mixture_ratio
+    from gristmill.pipelines.mixture_report import FOLDER
+
+    curation = _prepare(context, recipe, overrides, quiet)
+    report = find_mixture_ratio(curation)
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    if not quiet:
+        for title, rows in (("mixtures", report.table()), ("critical ratio", report.critical_table())):
+            _print_table(title, list(rows[0]), rows)
+        click.echo(report.verdict())
+        workspace = _shown(curation.recipe.workspace)
+        for title, name in (("curves", PLOT), ("numbers", SUMMARY)):
+            click.echo(f"{title:<10} {os.path.join(workspace, FOLDER, name)}")
+        click.echo(f'questions  gristmill sql {workspace} "from mixtures"')
+    if at is not None:
+        click.echo(report.at(at))
+
+
 def _run_stage(
     context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool, stage: str
 ) -> None:

@@ -312,7 +312,7 @@ class Curation:
         check_keep_rates(compiled, [FunnelStep(**step) for step in decisions["funnel"]])
         identity = blake2b(repr((decisions["kept"], parents, export)).encode(), digest_size=16).hexdigest()
         manifest = workspace.read_json("datasets", name, "manifest.json")
-        recipe = self.recipe.model_dump(mode="json", exclude={"workspace", "ablate"})
+        recipe = self.recipe.model_dump(mode="json", exclude={"workspace", "ablate", "mixture"})
         if manifest is not None and (manifest["identity"], manifest["recipe"]) == (identity, recipe):
             paths = [workspace.dataset(name, file["name"]) for file in manifest["files"]]
             if all(map(files.exists, paths)):

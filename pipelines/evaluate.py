@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.models.language_model import LanguageModel
+from gristmill.models.language_model import LanguageModel, TextLosses
 from gristmill.pipelines.curate import Curation
 from gristmill.pipelines.questions import Accuracy, Questions, judge, read_questions
 from gristmill.pipelines.recipe_inputs import Target
@@ -67,9 +67,14 @@ class Evaluation:
 
 def bits_per_byte(language_model: LanguageModel, texts: pa.LargeStringArray) -> float:
     """-log2 p of texts over their UTF-8 bytes, each cut into windows of the model's context."""
-    context = language_model.context
-    losses = language_model.losses(language_model.tokenizer.encode(texts), context, context)
+    losses = text_losses(language_model, texts)
     return float(losses.nll.sum()) / math.log(2) / pc.sum(pc.binary_length(texts)).as_py()
+
+
+def text_losses(language_model: LanguageModel, texts: pa.LargeStringArray) -> TextLosses:
+    """Losses of texts, each cut into windows of the model's context."""
+    context = language_model.context
+    return language_model.losses(language_model.tokenizer.encode(texts), context, context)
 
 
 def read_evaluation(curation: Curation, training: Training) -> Evaluation:
@@ -79,29 +84,42 @@ def read_evaluation(curation: Curation, training: Training) -> Evaluation:
         RecipeError: If there is no text, or a task is none.
     """
     spec = curation.recipe.ablate
-    if spec.held_out:
-        workspace, shards = _ingest(curation, training.workspace, spec.held_out)
-        batches = target_texts(workspace, shards, spec.held_out)
-    else:
-        batches = training.held_out_documents()
-    passages = cut_passages(text for batch in batches for text in batch["text"].to_pylist())
-    if not len(passages):
-        raise RecipeError(
-            "ablate: no held-out text to judge by; expected a target of more documents, or `ablate.held_out`"
-        )
+    passages = read_passages(curation, training)
     tasks = {}
     if spec.tasks:
         tasks = read_questions(*_ingest(curation, training.workspace, spec.tasks), spec.tasks, "ablate.tasks")
     return Evaluation(passages, tasks)
 
 
-def cut_passages(texts: Iterable[str]) -> pa.LargeStringArray:
+def read_passages(
+    curation: Curation, training: Training, max_passages: int = MAX_PASSAGES
+) -> pa.LargeStringArray:
+    """Passages of the documents that a recipe judges by: those it holds out, or those of its target.
+
+    Raises:
+        RecipeError: If there is no text.
+    """
+    spec = curation.recipe.ablate
+    if spec.held_out:
+        workspace, shards = _ingest(curation, training.workspace, spec.held_out)
+        batches = target_texts(workspace, shards, spec.held_out)
+    else:
+        batches = training.held_out_documents()
+    passages = cut_passages((text for batch in batches for text in batch["text"].to_pylist()), max_passages)
+    if not len(passages):
+        raise RecipeError(
+            "ablate: no held-out text to judge by; expected a target of more documents, or `ablate.held_out`"
+        )
+    return passages
+
+
+def cut_passages(texts: Iterable[str], max_passages: int = MAX_PASSAGES) -> pa.LargeStringArray:
     """Texts cut into passages, and of too many a seeded sample."""
     passages = [
         text[start : start + PASSAGE_CHARS] for text in texts for start in range(0, len(text), PASSAGE_CHARS)
     ]
-    if len(passages) > MAX_PASSAGES:
-        chosen = np.random.default_rng(0).choice(len(passages), MAX_PASSAGES, replace=False)
+    if len(passages) > max_passages:
+        chosen = np.random.default_rng(0).choice(len(passages), max_passages, replace=False)
         passages = [passages[number] for number in sorted(chosen.tolist())]
     return pa.array(passages, pa.large_string())
 

@@ -4,6 +4,7 @@ Models are trained and loaded on local disks; those of a workspace on a bucket a
 """
 
 import hashlib
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -59,6 +60,20 @@ def work_folder(workspace: Workspace, name: str) -> Path:
     if files.is_local(workspace.root):
         return Path(model_path(workspace, f"{files.TEMPORARY_PREFIX}{name}"))
     return _cache(workspace.root) / name
+
+
+def claim_folder(folder: Path, identity: str) -> None:
+    """Make a work folder one's own: what an interrupted training of something else left there goes."""
+    marker = folder / "identity"
+    if not (marker.is_file() and marker.read_text() == identity):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        marker.write_text(identity)
+
+
+def digest(*said: Any) -> str:
+    """Hash of what a training depends on."""
+    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def local_copy(path: str) -> str:

@@ -1,20 +1,21 @@
 """The curves of ablations as a picture: bits per byte against tokens, with the range over seeds."""
 
-import io
 from collections.abc import Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from gristmill.pipelines.ablation_report import Result
 from gristmill.pipelines.ablation_streams import RANDOM
+from gristmill.pipelines.figures import as_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot(results: Sequence[Result]) -> bytes:
     """An SVG, the same bytes for the same results."""
-    import matplotlib
-    from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "gristmill", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+    def draw(figure: "Figure") -> None:
         axes = figure.add_subplot(xscale="log", xlabel="training tokens", ylabel="bits per byte, held out")
         for selection in dict.fromkeys(result.selection for result in results):
             lengths = sorted({result.num_tokens for result in results if result.selection == selection})
@@ -34,6 +35,5 @@ def plot(results: Sequence[Result]) -> bytes:
             if selection != RANDOM:
                 axes.axhline(means[0], color=line.get_color(), linestyle=":", linewidth=1)
         axes.legend()
-        content = io.BytesIO()
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()
+
+    return as_svg(draw, (7, 4.5))

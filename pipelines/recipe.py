@@ -1,20 +1,23 @@
 """What a recipe can say: one YAML file that reads like the method section of a paper; `load_recipe` reads it."""
 
+from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gristmill.pipelines.recipe_export import Export
 from gristmill.pipelines.recipe_inputs import TWIN_SOURCES, Input, Target, Task
 from gristmill.pipelines.recipe_models import Models, Size
 from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.recipe_values import (
+    Amount,
     Count,
     Rate,
     ScorerEntry,
     Section,
     Share,
     Text,
+    nearest,
     refuse_twins,
 )
 
@@ -85,6 +88,34 @@ class Ablate(Section):
         return self
 
 
+class Mixture(Section):
+    """How `gristmill mixture` finds the share of domain text that continual pre-training of the prior bears.
+
+    The prior goes on training for `tokens` on each of `ratios`: that share of the documents that the selection `domain`
+    keeps, and random documents for the rest. Losses are taken at `points` lengths; a share is feasible if the general
+    loss rises by at most `epsilon` nats a token. Batches and peak rate are those of `models.prior` where they are null.
+    """
+
+    domain: Text
+    tokens: Count
+    ratios: list[Amount] = [Fraction(1, 8), Fraction(1, 4), Fraction(1, 3), Fraction(1, 2), Fraction(3, 4)]
+    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    points: Annotated[int, Field(ge=6, strict=True)] = 8
+    batch_tokens: Count | None = None
+    learning_rate: Rate | None = None
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+
+    @field_validator("ratios")
+    @classmethod
+    def _check_ratios(cls, ratios: list[int | Fraction]) -> list[int | Fraction]:
+        if len(ratios) < 4 or sorted(set(ratios)) != ratios or not all(0 < ratio < 1 for ratio in ratios):
+            found = ", ".join(map(str, ratios))
+            raise ValueError(
+                f"found [{found}]; expected at least 4 ascending shares between 0 and 1, such as [1/8, 1/4, 1/2, 3/4]"
+            )
+        return ratios
+
+
 class Recipe(Section):
     """A whole recipe, every path absolute."""
 
@@ -98,6 +129,7 @@ class Recipe(Section):
     select: list[Selection] = []
     export: Export = Export()
     ablate: Ablate = Ablate()
+    mixture: Mixture | None = None
     max_reject_rate: Share = 0.01
     max_document_bytes: Annotated[int, Field(ge=1, strict=True)] = 32 << 20
 
@@ -112,6 +144,16 @@ class Recipe(Section):
         names = [selection.name for selection in selections]
         refuse_twins(names, "names two selections; every selection needs a name of its own")
         return selections
+
+    @field_validator("mixture")
+    @classmethod
+    def _check_domain(cls, mixture: Mixture | None, info: ValidationInfo) -> Mixture | None:
+        names = [selection.name for selection in info.data.get("select", [])]
+        if mixture is not None and mixture.domain not in names:
+            raise ValueError(
+                f"domain: found {mixture.domain!r}, expected the name of a selection{nearest(mixture.domain, names)}"
+            )
+        return mixture
 
     @field_validator("target")
     @classmethod

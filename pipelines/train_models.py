@@ -16,7 +16,14 @@ from typing import Any
 
 from gristmill.models import language_model
 from gristmill.models.tokenizer import Tokenizer
-from gristmill.pipelines.model_files import commit_model, local_copy, model_path, read_manifest, work_folder
+from gristmill.pipelines.model_files import (
+    claim_folder,
+    commit_model,
+    local_copy,
+    model_path,
+    read_manifest,
+    work_folder,
+)
 from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.recipe_models import Models
 from gristmill.pipelines.recipe_values import nearest
@@ -216,11 +223,7 @@ def _content_of(place: str, path: str) -> str:
 
 def _make(training: Training, name: str, identity: str) -> dict[str, Any]:
     folder = work_folder(training.workspace, name)
-    marker = folder / "identity"
-    if not (marker.is_file() and marker.read_text() == identity):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        marker.write_text(identity)
+    claim_folder(folder, identity)
     made = folder / "made"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()

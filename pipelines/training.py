@@ -106,9 +106,11 @@ class Training:
         plan: TrainingPlan,
         folder: Path,
         *,
+        steps: Sequence[npt.NDArray[np.int64]] | None = None,
         fork_after: int | None = None,
+        after_step: Callable[[LogRow], None] = lambda row: None,
     ) -> list[LogRow]:
-        """Train a language model as `train` does, under the reporter's eyes.
+        """Train a language model as `train` does, under the reporter's eyes; `after_step` may look at it.
 
         Raises:
             ValueError: If there is nothing to train on, or the loss is no longer finite.
@@ -116,11 +118,12 @@ class Training:
 
         def report(row: LogRow, num_steps: int) -> None:
             self.reporter.update(row.step, row.num_tokens, row.seconds)
+            after_step(row)
 
         num_tokens = (
             len(stream) * plan.epochs if plan.num_steps is None else plan.num_steps * plan.batch_tokens
         )
         self.reporter.start_training(name, num_tokens)
-        log = train(model, stream, plan, folder, report, fork_after=fork_after)
+        log = train(model, stream, plan, folder, report, steps=steps, fork_after=fork_after)
         self.reporter.finish(log[-1].step, log[-1].num_tokens, log[-1].seconds)
         return log

@@ -104,6 +104,11 @@ FROM raw_ablations
 SELECT selection, seed, multiple, num_tokens, task, num_questions, accuracy, standard_error, chance
 FROM raw_ablation_tasks
 
+-- name: mixtures
+-- One row per share of domain text and observed length: both losses, in nats a token; length 0 is the model's start.
+SELECT domain, ratio, num_tokens, domain_loss, general_loss, general_error
+FROM raw_mixtures
+
 -- name: score_columns
 -- One row per score column: what it means and which scorer version and settings made it.
 SELECT

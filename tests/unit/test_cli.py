@@ -24,6 +24,7 @@ SURFACE = {
     "select": ["recipe", RECIPE_OPTIONS],
     "export": ["recipe", RECIPE_OPTIONS],
     "ablate": ["recipe", RECIPE_OPTIONS],
+    "mixture": ["recipe", RECIPE_OPTIONS | {"--at"}],
     "sql": ["workspace query", {"-f", "--file", "--query", "--param", "--format", "-o", "--output"}],
     "verify": ["workspace", {"--gc"}],
     "demo": ["folder", set()],

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -164,3 +165,20 @@ def test_losses_in_several_dtypes_are_loaded_apart(folder):
     half = LanguageModel.load(str(folder), "bfloat16")
     assert half.model.dtype == torch.bfloat16
     assert np.isfinite(half.losses(tokens_of(20, 3), 16, 16).nll).all()
+
+
+def test_a_device_is_leased_once_however_blocks_nest(monkeypatch):
+    leases = []
+
+    @contextmanager
+    def counted():
+        leases.append("taken")
+        yield torch.device("cpu")
+
+    monkeypatch.setattr(language_model, "lease_device", counted)
+    model = tiny()
+    with model.on_device(), model.on_device() as device:
+        assert device == torch.device("cpu")
+    assert len(leases) == 1
+    with model.on_device():
+        assert len(leases) == 2

@@ -17,6 +17,8 @@ from gristmill.pipelines import answers
 from gristmill.pipelines.ablation_report import Result
 from gristmill.pipelines.catalog import named_query, open_catalog, run_query
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
+from gristmill.pipelines.mixture_report import Observation, result_path
+from gristmill.pipelines.mixture_report import Result as Mixed
 from gristmill.pipelines.model_files import LOG_FILE, STRENGTHS_FILE
 from gristmill.pipelines.questions import Accuracy
 from gristmill.pipelines.records import Reject, rejects_table
@@ -68,6 +70,7 @@ GRAIN = {
     "rung_losses": ["doc_id", "position"],
     "ablations": ["selection", "seed", "multiple"],
     "ablation_tasks": ["selection", "seed", "multiple", "task"],
+    "mixtures": ["ratio", "num_tokens"],
     "score_columns": ["column_name"],
     "scores": ["doc_id"],
     "texts": ["doc_id"],
@@ -154,6 +157,10 @@ def mill(tmp_path_factory):
         tasks = {name: Accuracy(10, 0.5, 0.16, 0.25) for name in ("piqa", "sciq")}
         result = Result(selection, 0, multiple, 100 * multiple, 0.5, 2.0, 1.5, tasks, 3.0)
         mill.workspace.commit_json({**asdict(result), "identity": ""}, *result.path)
+    for ratio in ("1/8", "1/2"):
+        observed = tuple(Observation(tokens, 4.0, 3.0, 0.01) for tokens in (0, 1000))
+        mixed = Mixed("s", ratio, 1.0, 0.5, 9.0, observed)
+        mill.workspace.commit_json({**asdict(mixed), "identity": ""}, *result_path(ratio))
     rejects = [Reject("/a.jsonl", str(place), f"not_json: {place}", b"{\xff\n") for place in (3, 90)]
     rejects.append(Reject("/b.jsonl", "0", "empty_file: no record in it", b""))
     path = Path(mill.workspace.rejects(mill.shards[0].name))
