@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 
 from gristmill.models import language_model
 from gristmill.models.language_model import SAMPLE, LanguageModel
+from gristmill.models.tokenizer import Tokenizer
 from gristmill.pipelines.evaluate import cut_passages
 from gristmill.pipelines.model_files import local_copy, model_path, read_manifest
 from gristmill.pipelines.questions import Questions, answer_losses, read_questions
@@ -113,6 +115,7 @@ def make_ladder(training: Training, folder: Path, made: Path) -> dict[str, Any]:
                 "folder": None if rung.spec.size is None else rung_folder(rung.number),
                 "average": rung.spec.average,
                 "task_loss": rung.mean_loss if exam else None,
+                "identity": rung_identity(training, rung.spec),
                 "sample": None if rung.spec.size is None else language_model.sample_of(str(rung.path)),
             }
             for rung in rungs
@@ -151,7 +154,7 @@ def rung_folder(number: int) -> str:
 
 
 def train_rung(training: Training, number: int, folder: Path) -> Path:
-    """Train one rung; those that a killed training has finished are not trained again.
+    """Train one rung, unless the ladder of another recipe has it, or a killed training has finished it.
 
     Returns:
         The local folder of the model.
@@ -161,12 +164,25 @@ def train_rung(training: Training, number: int, folder: Path) -> Path:
     done, made = work / "done", work / "made"
     if done.is_dir() or rung.size is None:
         return done
+    before = read_manifest(training.workspace, "ladder")
+    for row in before["rungs"] if before else []:
+        if row["identity"] == rung_identity(training, rung):
+            return Path(local_copy(f"{model_path(training.workspace, 'ladder')}/{row['folder']}"))
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
-    facts = pretrain(f"ladder.rungs.{number}", training, rung, rung.size, spec.seed, work, made)
+    facts = pretrain(f"ladder: {rung.title}", training, rung, rung.size, spec.seed, work, made)
     (made / SAMPLE).write_text(json.dumps(facts["sample"]))
     made.rename(done)
     return done
+
+
+def rung_identity(training: Training, rung: Rung) -> str | None:
+    """Hash of what a rung is trained from, but for the corpus; None for one that is given."""
+    if rung.size is None:
+        return None
+    tokenizer = Tokenizer.digest(training.path("tokenizer"))
+    said = [rung.model_dump(exclude={"average"}), training.models.ladder.seed, tokenizer]
+    return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def family_warnings(rungs: Sequence[Rung], paths: Sequence[Path]) -> list[str]:

@@ -294,9 +294,8 @@ def test_rungs_trained_here_are_ordered_by_the_answers_and_see_no_seed(write, tm
     with pytest.raises(KeyboardInterrupt):
         run(write(**models), ("ingest", "train"))
     run(write(**models))
-    assert made == ["ladder.rungs.0", "ladder.rungs.1", "ladder.rungs.1"], (
-        "a finished rung is not trained again"
-    )
+    long, short = "ladder: 300k, 2500 tokens", "ladder: 300k, 300 tokens"
+    assert made == [long, short, short], "a finished rung is not trained again"
     ladder = manifest_of(tmp_path, "ladder")
     assert ladder["ordered_by"] == "bits a byte of the right answers of trade"
     assert [row["rung"] for row in ladder["rungs"]] == ["300k, 300 tokens", "300k, 2500 tokens"]
@@ -307,6 +306,21 @@ def test_rungs_trained_here_are_ordered_by_the_answers_and_see_no_seed(write, tm
         keys = random_keys(seeds["doc_id"], sample.seed)
         assert not ((keys >= sample.low) & (keys < sample.high)).any()
         assert json.loads((tmp_path / "mill/models/ladder" / row["folder"] / "sample.json").read_text())
+
+    more = [
+        TRAINED[1] | {"average": 1},
+        {**TRAINED[0], "tokens": 600, "average": 2},
+        TRAINED[0] | {"average": 3},
+    ]
+    run(write(**models | {"ladder": {"rungs": more}}))
+    assert made[3:] == ["ladder: 300k, 600 tokens"], "of a changed ladder, what is new is trained"
+    ladder = manifest_of(tmp_path, "ladder")
+    assert [row["folder"] for row in ladder["rungs"]] == ["rung-0", "rung-1", "rung-2"]
+    steps = [
+        pq.read_metadata(tmp_path / "mill/models/ladder" / row["folder"] / "training_log.parquet").num_rows
+        for row in ladder["rungs"]
+    ]
+    assert steps == sorted(set(steps)), "each rung lies in its own folder"
 
 
 def _halves(keys):
