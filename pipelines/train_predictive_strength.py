@@ -12,7 +12,7 @@ document, windows stay inside; where a class is too large, a seeded part of it i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from gristmill.models.text_classifier import FILE, TextClassifier
 from gristmill.pipelines import files
 from gristmill.pipelines.model_files import STRENGTHS_FILE, local_copy, localised
 from gristmill.pipelines.recipe_models import PredictiveStrengthModel
-from gristmill.pipelines.sample_texts import join_texts
+from gristmill.pipelines.sample_texts import Sample, join_texts
 from gristmill.pipelines.score_documents import Shard, read_batches
 from gristmill.pipelines.seed_documents import SeedRule, gather_seeds
 from gristmill.pipelines.train_ladder import OrderedRung, inversions, read_ladder
@@ -71,8 +71,10 @@ def make_predictive_strength(training: Training, folder: Path, made: Path) -> di
     """Measure the strength of the seed documents, and train a classifier of the strong against the weak."""
     spec = training.models.predictive_strength
     rungs = read_ladder(training.workspace, training.models.ladder.rungs)
-    seen = tuple(rung.sample for rung in rungs if rung.sample is not None)
-    seeds, shards = gather_seeds(training, SeedRule(spec.hosts, spec.documents_per_host, spec.seed, seen))
+    seen = sorted({astuple(rung.sample) for rung in rungs if rung.sample is not None})
+    samples = tuple(Sample(*sample) for sample in seen)
+    rule = SeedRule(spec.hosts, spec.documents_per_host, spec.seed, samples)
+    seeds, shards = gather_seeds(training, rule)
     if not shards:
         raise RecipeError(
             "models.predictive_strength: the corpus holds no document that no rung was trained on; expected a larger "
