@@ -1,10 +1,11 @@
-"""Which device a process may use: one model copy at a time on each GPU, the CPU where there is none."""
+"""Which device a process may use: one model copy at a time on each GPU, all cores of the CPU where there is none."""
 
 import fcntl
 import os
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,23 @@ def lease_device() -> "Iterator[torch.device]":
         return
     with lease(torch.cuda.device_count(), Path(tempfile.gettempdir())) as number:
         yield torch.device("cuda", number)
+
+
+@contextmanager
+def batch_threads(device: "torch.device") -> Iterator[ThreadPoolExecutor]:
+    """One thread a core, each of which computes whole batches alone; one for a GPU."""
+    import torch
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # The number holds for the thread that sets it.
+        with ThreadPoolExecutor(
+            num_threads if device.type == "cpu" else 1, initializer=torch.set_num_threads, initargs=(1,)
+        ) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 @contextmanager

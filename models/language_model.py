@@ -4,7 +4,6 @@ The model classes are those of transformers. On 2 cores a Llama of a million par
 products, and a class of our own would do the same ones.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.models.devices import lease_device
+from gristmill.models.hugging_face import (
+    CONFIG,
+    ModelError,
+    check_files,
+    digest_of,
+    load_model,
+    on_device,
+    text_config,
+)
 from gristmill.models.likelihood import TOKEN_BUDGET, window_losses
 from gristmill.models.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG
 from gristmill.models.tokenizer import TokenizedTexts, Tokenizer, tokenizer_file
@@ -25,7 +32,6 @@ from gristmill.models.windows import Windows, split_windows
 if TYPE_CHECKING:
     import torch
 
-CONFIG = "config.json"
 SAMPLE = "sample.json"
 """Beside a model trained in a workspace: seed and range of the random keys of the documents it was trained on."""
 PROBE_TOKENS = 8
@@ -68,10 +74,6 @@ SIZES = {
     "150m": Architecture(layers=12, width=1024, heads=16),
 }
 """Named sizes, by parameters without embeddings."""
-
-
-class ModelError(ValueError):
-    """A model directory that cannot be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -123,35 +125,12 @@ class LanguageModel:
             ModelError: If the directory is incomplete, its weights are pickled, missing or not finite, or the
                 tokenizer does not match.
         """
-        import torch
-        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
 
         check_directory(path)
-        logging.disable_progress_bar()
-        if dtype == "auto":
-            dtype = "bfloat16" if torch.cuda.is_available() else "float32"
-        try:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                path,
-                dtype=getattr(torch, dtype),
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                attn_implementation="sdpa",
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{path}: {str(error).splitlines()[0]}") from error
-        if missing := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
-            raise ModelError(f"{path}: weights are missing or of another shape: {', '.join(missing[:3])}")
-        for name, weight in model.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
-                raise ModelError(
-                    f"{path}: {name} holds NaN or infinite weights; train or fetch the model again"
-                )
+        model = load_model(AutoModelForCausalLM, path, dtype, attn_implementation="sdpa")
         _check_head(model, path)
-        return cls(model.eval(), Tokenizer.load(path))
+        return cls(model, Tokenizer.load(path))
 
     @property
     def context(self) -> int:
@@ -169,21 +148,15 @@ class LanguageModel:
     @contextmanager
     def on_device(self) -> "Iterator[torch.device]":
         """The model on the device that this process may use, alone there if it is a GPU; blocks may nest."""
-        import torch
-
         if self._leased is not None:
             yield self._leased
             return
-        with lease_device() as device:
-            self.model.to(device)
+        with on_device(self.model) as device:
             self._leased = device
             try:
                 yield device
             finally:
                 self._leased = None
-                if device.type != "cpu":  # the next process finds the memory free
-                    self.model.to("cpu")
-                    torch.cuda.empty_cache()
 
     def losses(self, texts: TokenizedTexts, window: int, stride: int) -> TextLosses:
         """Score n texts.
@@ -255,39 +228,9 @@ def check_directory(path: str) -> dict[str, Any]:
     Raises:
         ModelError: If a part is missing, weights are pickled, or the tokenizer does not match.
     """
-    folder = Path(path)
-    if not (folder / CONFIG).is_file():
-        raise ModelError(f"{path}: no language model here; expected a Hugging Face directory with {CONFIG}")
-    if not any(folder.glob("*.safetensors")):
-        pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern)]
-        found = f"found {pickled[0]}, a pickle, which can run code" if pickled else "found none"
-        raise ModelError(
-            f"{path}: expected weights as .safetensors; {found}; convert it with save_pretrained"
-        )
-    if not tokenizer_file(path).is_file():
-        raise ModelError(f"{path}: no tokenizer.json; expected the model's own tokenizer beside its weights")
-    sizes = _read_config(folder / CONFIG)
-    tokenizer = Tokenizer.load(path)
-    if tokenizer.vocab_size > sizes["vocab_size"]:
-        raise ModelError(
-            f"{path}: the tokenizer makes tokens up to {tokenizer.vocab_size - 1}, the model knows "
-            f"{sizes['vocab_size']}; expected the tokenizer that the model was trained with"
-        )
+    config, tokenizer = check_files(path, "language model")
     _ = tokenizer.end_of_text
-    return sizes
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    """The configuration of the part of a model that reads text."""
-    try:
-        config = json.loads(file.read_text())
-        sizes: dict[str, Any] = config.get("text_config", config)
-        is_known = isinstance(sizes["vocab_size"], int)
-    except (ValueError, AttributeError, TypeError, KeyError):
-        is_known = False
-    if not is_known:
-        raise ModelError(f"{file}: no configuration of a language model; expected JSON with vocab_size")
-    return sizes
+    return text_config(config)
 
 
 def context_of(path: str) -> int:
@@ -317,19 +260,7 @@ def family_of(path: str) -> str:
 
 def digest(path: str) -> str:
     """BLAKE2b of all that its numbers depend on, 32 hexadecimal digits, of a directory that was checked."""
-    folder = Path(path)
-    small = [folder / name for name in (CONFIG, TOKENIZER_CONFIG, SAMPLE)]
-    files = [*sorted(folder.glob("*.safetensors")), tokenizer_file(path), *filter(Path.is_file, small)]
-    return _digest_of(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
-
-
-@lru_cache
-def _digest_of(files: tuple[tuple[str, int, int], ...]) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    for path, _, _ in files:
-        with open(path, "rb") as file:
-            found.update(hashlib.file_digest(file, "blake2b").digest())
-    return found.hexdigest()
+    return digest_of(path, (CONFIG, TOKENIZER_CONFIG, SAMPLE))
 
 
 def _check_head(model: Any, path: str) -> None:

@@ -9,15 +9,13 @@ another at every layer, which costs small models most of the time on a busy mach
 last digits of the losses.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gristmill.models.devices import batch_threads
 from gristmill.models.windows import Windows, plan_batches
 
 if TYPE_CHECKING:
@@ -69,27 +67,10 @@ def window_losses(
             hidden[batch] = sums.index_add_(0, of_row, states.float()).cpu().numpy()
         nll[batch] = np.bincount(rows, losses.cpu().numpy(), len(batch))
 
-    with _threads(model.device) as threads:
+    with batch_threads(model.device) as threads:
         for _ in threads.map(score, plan_batches(windows.lengths, token_budget)):
             pass  # an error of a batch is raised here
     return WindowLosses(nll, hidden)
-
-
-@contextmanager
-def _threads(device: "torch.device") -> Iterator[ThreadPoolExecutor]:
-    """One thread a core, each of which computes alone; one for a GPU."""
-    import torch
-
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        # The number holds for the thread that sets it.
-        with ThreadPoolExecutor(
-            num_threads if device.type == "cpu" else 1, initializer=torch.set_num_threads, initargs=(1,)
-        ) as threads:
-            yield threads
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def pad_batch(

@@ -1,7 +1,7 @@
 """Raters: models that read documents and give them values, whoever trained them.
 
-A path leads to a model: a Hugging Face directory of a sequence classification (`models/sequence_classifier.py`), or a
-folder with `rater.json` of one trained here (`models/rater_head.py`). Both offer `describe`, `digest` and `load`.
+One is a Hugging Face model of sequence classification (`models/sequence_classifier.py`), another was trained here
+(`models/rater_head.py`). `models/load_rater.py` tells them apart.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 RATER_FILE = "rater.json"
-"""In the folder of a rater trained here."""
+"""In the folder of every rater trained here."""
 
 Head = Literal["classes", "labels", "regression"]
 """What logits mean: softmax over classes that exclude each other, a sigmoid for each label, or values as they are."""
 LongTexts = Literal["windows", "truncate"]
 Dtype = Literal["auto", "float32", "bfloat16"]
+"""Of weights; `auto` is bfloat16 on a GPU and float32 on the CPU."""
+
+
+class RaterError(ValueError):
+    """A rater that cannot be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,18 @@ class Reading:
 
     Args:
         head: What its logits mean; by default as its configuration says.
-        label: The label that counts, by name or number: values are its probability, or its logit in a regression.
+        label: The label that counts, by name or number: the value is its probability, or its output in a regression.
         window: Tokens read together, special ones included; by default all that the model reads at once.
         long_texts: `windows`, which are all read, or `truncate`: only the first.
-        dtype: Of the weights; `auto` is bfloat16 on a GPU and float32 on the CPU.
+        special_tokens: Whether each window has the special tokens that the tokenizer puts around a text.
+        dtype: Of the weights.
     """
 
     head: Head | None = None
     label: str | int | None = None
     window: int | None = None
     long_texts: LongTexts = "windows"
+    special_tokens: bool = True
     dtype: Dtype = "auto"
 
 
@@ -78,8 +85,4 @@ class Rater(Protocol):
         """What each of its k classes is worth, None where values are no expectation over classes."""
 
     def rate(self, texts: pa.LargeStringArray) -> Ratings:
-        """Rate n documents, none of them white space alone."""
-
-
-class RaterError(ValueError):
-    """A rater that cannot be used, and why."""
+        """Rate n documents; where the model finds nothing to read, all is 0."""

@@ -134,6 +134,14 @@ class Tokenizer:
             f"{', '.join(USUAL_ENDS)} in the vocabulary"
         )
 
+    @property
+    def special_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens that the tokenizer puts before and after a text."""
+        bare, whole = (self._tokenizer.encode("a", add_special_tokens=added).ids for added in (False, True))
+        places = range(len(whole) - len(bare) + 1)
+        start = next(place for place in places if whole[place : place + len(bare)] == bare)
+        return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+
     def with_tokens(self, names: Sequence[str]) -> "Tokenizer":
         """A tokenizer that also has these tokens, each numbered after all others where it is new."""
         extended = HuggingFaceTokenizer.from_str(self._tokenizer.to_str())

@@ -38,6 +38,10 @@ class Windows:
         """Tokens of each window whose loss counts, int64[w]."""
         return self.ends - self.scored
 
+    def where(self, mask: npt.NDArray[np.bool_]) -> "Windows":
+        """The windows for which `mask` is true."""
+        return Windows(self.documents[mask], self.starts[mask], self.ends[mask], self.scored[mask])
+
 
 def split_windows(offsets: Positions, window: int, stride: int) -> Windows:
     """Cut documents into windows such that every token is scored in exactly one of them.

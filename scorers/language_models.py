@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from gristmill.models import language_model
-from gristmill.models.language_model import LanguageModel, ModelError, TextLosses
+from gristmill.models.hugging_face import ModelError
+from gristmill.models.language_model import LanguageModel, TextLosses
 from gristmill.models.tokenizer import TokenizedTexts, Tokenizer
 from gristmill.scorers.base import ModelPath, Scorer, ScorerError
 from gristmill.scorers.text import TextBatch

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import TEXT, other, strings, tiny, tokenizer, tokens_of
 
-from gristmill.models import language_model
-from gristmill.models.language_model import LanguageModel, ModelError, context_of, digest, sample_of
+from gristmill.models import hugging_face, language_model
+from gristmill.models.hugging_face import ModelError
+from gristmill.models.language_model import LanguageModel, context_of, digest, sample_of
 from gristmill.models.tokenizer import Tokenizer
 
 
@@ -175,7 +176,7 @@ def test_a_device_is_leased_once_however_blocks_nest(monkeypatch):
         leases.append("taken")
         yield torch.device("cpu")
 
-    monkeypatch.setattr(language_model, "lease_device", counted)
+    monkeypatch.setattr(hugging_face, "lease_device", counted)
     model = tiny()
     with model.on_device(), model.on_device() as device:
         assert device == torch.device("cpu")

@@ -1,0 +1,41 @@
+"""Any rater by its path: a Hugging Face model of sequence classification, or one trained here."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from gristmill.models import sequence_classifier
+from gristmill.models.rater import RATER_FILE, Outputs, Rater, Reading
+
+
+def is_trained_here(path: str) -> bool:
+    """Whether the rater at a path knows by itself what its outputs mean."""
+    return (Path(path) / RATER_FILE).is_file()
+
+
+def describe(path: str, reading: Reading) -> Outputs:
+    """What a rater gives each document, from its small files alone.
+
+    Raises:
+        ValueError: If it cannot be used: in one line what was found, what was expected and what to do.
+    """
+    return sequence_classifier.describe(path, reading)
+
+
+def digest(path: str) -> str:
+    """BLAKE2b of all that a rater's numbers depend on, 32 hexadecimal digits, of one that was described."""
+    return sequence_classifier.digest(path)
+
+
+def load_rater(path: str, reading: Reading) -> Rater:
+    """Load a rater.
+
+    Raises:
+        ValueError: If it cannot be used.
+    """
+    return sequence_classifier.SequenceClassifier.load(path, reading)
+
+
+@lru_cache(maxsize=8)
+def shared_rater(path: str, digest: str, reading: Reading) -> Rater:
+    """A rater loaded once in this process; `digest` tells a folder from what lay there before."""
+    return load_rater(path, reading)
