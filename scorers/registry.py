@@ -38,6 +38,17 @@ SCORERS = {
     "perplexity": "gristmill.scorers.perplexity:Perplexity",
     "bits_per_character": "gristmill.scorers.bits_per_character:BitsPerCharacter",
     "embedding": "gristmill.scorers.embedding:Embedding",
+    "professionalism": "gristmill.scorers.raters:Professionalism",
+    "readability": "gristmill.scorers.raters:Readability",
+    "reasoning": "gristmill.scorers.raters:Reasoning",
+    "cleanliness": "gristmill.scorers.raters:Cleanliness",
+    "educational_value": "gristmill.scorers.raters:EducationalValue",
+    "advertisement": "gristmill.scorers.raters:Advertisement",
+    "fluency": "gristmill.scorers.raters:Fluency",
+    "qurating": "gristmill.scorers.raters:QuRating",
+    "toxicity": "gristmill.scorers.raters:Toxicity",
+    "machine_written": "gristmill.scorers.raters:MachineWritten",
+    "rater": "gristmill.scorers.raters:AnyRater",
 }
 """Built-in scorers, by where they are: a scorer is imported when it is asked for."""
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 
 import fasttext
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tiny_raters import make_rater
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from gristmill.models import ngram_counts
@@ -22,7 +24,30 @@ from gristmill.scorers.registry import SCORERS, make_scorer, scorer_class, score
 from gristmill.scorers.shingles import Shingling
 from gristmill.scorers.text import TextBatch
 
+OTHER_RATER_OPTIONS = {
+    "model": "other",
+    "head": "labels",
+    "label": "LABEL_0",
+    "window": 16,
+    "long_texts": "truncate",
+    "dtype": "bfloat16",
+}
+RATERS = {
+    "professionalism": 6,
+    "readability": 6,
+    "reasoning": 6,
+    "cleanliness": 6,
+    "educational_value": 1,
+    "advertisement": 2,
+    "fluency": 2,
+    "qurating": 4,
+    "toxicity": 2,
+    "machine_written": 2,
+    "rater": 5,
+}
+"""Scorers by Hugging Face raters, and the logits of theirs."""
 OTHER_OPTIONS = {
+    **dict.fromkeys(RATERS, OTHER_RATER_OPTIONS),
     "color_filter": {
         "prior": "other",
         "conditional": "other",
@@ -79,7 +104,13 @@ with_fixed = example(texts=list(FIXED.values()))
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+def rater_options(name, folder):
+    model = make_rater(folder, num_labels=RATERS[name])
+    return {"model": str(model)} | ({"window": 24} if name == "qurating" else {})
+
+
 REQUIRED_OPTIONS = {
+    **{name: partial(rater_options, name) for name in RATERS},
     "color_filter": lambda folder: {
         "prior": make_language_model(folder / "prior", 0),
         "conditional": make_language_model(folder / "conditional", 1),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gristmill.pipelines.load_recipe import load_recipe
 from gristmill.pipelines.select_sql import compile_selection
@@ -108,3 +109,19 @@ def test_the_ladder_of_the_paper_is_a_sound_recipe(tmp_path: Path) -> None:
     scorers = [make_scorer("predictive_strength", {"model": "classifier.bin"})]
     compiled = compile_selection(recipe, recipe.select[0], scorers, "select")
     assert compiled.selection.steps() == ["empty", "block", "unmeasured", "top"]
+
+
+def test_the_raters_of_the_readme_are_scorers_with_such_options() -> None:
+    content = next(content for language, content in blocks("Rating quality") if language == "yaml")
+    made = [
+        make_scorer(name, options)
+        for entry in yaml.safe_load(content)["score"]
+        for name, options in entry.items()
+    ]
+    assert [scorer.name for scorer in made] == [
+        "readability",
+        "educational_value",
+        "qurating",
+        "machine_written",
+        "rater",
+    ]

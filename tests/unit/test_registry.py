@@ -97,12 +97,12 @@ def test_a_scorer_of_an_installed_package(installed):
         (
             "langage",
             {},
-            "unknown scorer 'langage', did you mean 'language'? (there are: bits_per_character, color_filter, custom,",
+            "unknown scorer 'langage', did you mean 'language'? (there are: advertisement, bits_per_character,",
         ),
         (
             "nothing_like_it",
             {},
-            "unknown scorer 'nothing_like_it' (there are: bits_per_character, color_filter, custom,",
+            "unknown scorer 'nothing_like_it' (there are: advertisement, bits_per_character,",
         ),
         (
             "language",
