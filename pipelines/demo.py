@@ -44,7 +44,13 @@ models:                              # tiny, for a demo: minutes on two cores
   tokenizer: {vocab_size: 2048, max_bytes: 2000000}
   prior: {size: 300k, context: 128, tokens: 400000, batch_tokens: 2048, learning_rate: 0.003}
   conditional: {batch_tokens: 2048, learning_rate: 0.001}
-score: [rules, language, pii, exact_duplicate, minhash, color_filter, importance]
+  ladder:                            # the same model, trained longer and longer: what does it learn to predict?
+    rungs:
+      - {size: 300k, context: 128, tokens: 60000, batch_tokens: 2048, learning_rate: 0.003}
+      - {size: 300k, context: 128, tokens: 90000, batch_tokens: 2048, learning_rate: 0.003}
+      - {size: 300k, context: 128, tokens: 130000, batch_tokens: 2048, learning_rate: 0.003}
+  predictive_strength: {hosts: 3, documents_per_host: 60, stride: 128, epoch: 200}
+score: [rules, language, pii, exact_duplicate, minhash, color_filter, importance, predictive_strength]
 duplicates: {threshold: 0.8, prefer: [documentation, docstrings]}
 select:
   - name: demo
@@ -70,6 +76,9 @@ QUESTIONS = (
     "select split_part(id, '/', 1) as package, count(*) as documents, round(avg(color_filter), 3) as color_filter, "
     "round(avg(importance_per_ngram), 3) as importance from documents join scores using (doc_id) "
     "where source = 'docstrings' group by package having count(*) >= 50 order by color_filter desc, package limit 8",
+    "select source, count(*) as seed_documents, round(avg(strength), 3) as strength, "
+    "round(avg(predictive_strength), 3) as by_the_classifier from strengths join score_predictive_strength "
+    "using (doc_id) group by source order by strength desc, source",
 )
 
 
