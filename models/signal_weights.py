@@ -6,6 +6,7 @@ Signals have names, directions and scales of their own, stored with the weights:
 Source: Meta-rater, arXiv 2504.14194, section 3, and its released code.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ class Signal:
         if not self.higher_is_better:
             scaled = TOP - scaled
         return np.where(np.isnan(column), 0.0, scaled)
+
+
+def digest(folder: Path) -> str:
+    """Hash of the weights in a folder."""
+    return hashlib.blake2b((folder / FILE).read_bytes(), digest_size=16).hexdigest()
 
 
 def fit_signal(name: str, column: Numbers, *, higher_is_better: bool, normalisation: Normalisation) -> Signal:

@@ -112,6 +112,14 @@ class Scorer(ABC):
         """The options that change its numbers."""
         return asdict(self)  # type: ignore[call-overload]
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Columns of other scorers that `score` finds in `batch.documents`, in place of the text; none, mostly.
+
+        A scorer that has some also has an option `versions`, column -> fingerprint, which the pipeline fills in.
+        """
+        return ()
+
     def model_digests(self) -> dict[str, str]:
         """Option name -> digest of the model bytes it points to; such options count by content, not by path."""
         return {}
