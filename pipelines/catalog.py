@@ -22,7 +22,7 @@ import pyarrow.dataset
 
 from gristmill import sql
 from gristmill.pipelines import files
-from gristmill.pipelines.model_files import LOG_FILE, STRENGTHS_FILE, read_manifest
+from gristmill.pipelines.model_files import LOG_FILE, PROXIES_FILE, STRENGTHS_FILE, read_manifest
 from gristmill.pipelines.select_sql import quote
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import schema
@@ -70,6 +70,8 @@ MIXTURES = (
     "domain VARCHAR, ratio DOUBLE, num_tokens BIGINT, domain_loss DOUBLE, general_loss DOUBLE, "
     "general_error DOUBLE"
 )
+META_RATER = "meta_rater"
+META_RATER_WEIGHTS = "position BIGINT, signal VARCHAR, weight DOUBLE, higher_is_better BOOLEAN"
 FUNNEL = (
     "selection VARCHAR, position INTEGER, step VARCHAR, num_in BIGINT, num_kept BIGINT, num_chars_in BIGINT, "
     "num_chars_kept BIGINT"
@@ -186,6 +188,7 @@ def build_catalog(workspace: Workspace, folder: Path) -> Path:
     _add_ablations(builder, workspace, names)
     _add_strengths(builder, workspace, names, local)
     _add_mixtures(builder, workspace, names)
+    _add_meta_rater(builder, workspace, names, local)
     for name, view in sql.views().items():
         connection.execute(f"CREATE VIEW {name} AS {view.text}")
         connection.execute(f"COMMENT ON VIEW {name} IS {quote(view.description)}")
@@ -440,6 +443,15 @@ def _add_mixtures(builder: _Builder, workspace: Workspace, names: set[str]) -> N
                 for row in found["observations"]
             ]
     builder.rows("raw_mixtures", MIXTURES, rows)
+
+
+def _add_meta_rater(builder: _Builder, workspace: Workspace, names: set[str], local: _Mirror) -> None:
+    manifest = read_manifest(workspace, META_RATER)
+    paths = [local(name) for name in (f"models/{META_RATER}/{PROXIES_FILE}",) if manifest and name in names]
+    builder.files("raw_proxies", schema.PROXIES, paths)
+    signals = manifest["signals"] if manifest else []
+    rows = [(position, *signal) for position, signal in enumerate(signals, start=1)]
+    builder.rows("raw_meta_rater_weights", META_RATER_WEIGHTS, rows)
 
 
 def _local_folder(workspace: Workspace) -> Path:

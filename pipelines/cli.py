@@ -112,11 +112,11 @@ def train(
     context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool, model: str | None
 ) -> None:
     """One stage."""
-    from gristmill.pipelines.train_models import named_model
+    from gristmill.pipelines.train_models import named_model, of_texts
 
     curation = _prepare(context, recipe, overrides, quiet)
-    if model is not None:
-        curation = replace(curation, trained=tuple(named_model(curation.recipe, model)))
+    names = named_model(curation.recipe, model) if model is not None else of_texts(curation.trained)
+    curation = replace(curation, trained=tuple(names))
     _execute(curation, ["train"], "train", quiet)
 
 
@@ -300,8 +300,8 @@ def demo(folder: str) -> None:
 
 
 def _prepare(context: click.Context, recipe: str, overrides: Sequence[str], quiet: bool) -> Any:
-    from gristmill.pipelines.curate import prepare
     from gristmill.pipelines.load_recipe import load_recipe
+    from gristmill.pipelines.prepare import prepare
     from gristmill.pipelines.runner import beam_options
 
     options = beam_options(context.args)

@@ -26,20 +26,19 @@ from gristmill.pipelines import dataset_card, files, write_dataset, write_tokens
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
 from gristmill.pipelines.control_tokens import find_column
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
+from gristmill.pipelines.derived_scores import with_versions
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
-from gristmill.pipelines.load_recipe import missing_files
 from gristmill.pipelines.mark_duplicates import Corpus, FindEdges, layout_warnings
 from gristmill.pipelines.model_files import localised
 from gristmill.pipelines.plan_splits import IngestPlan, commit_plan, plan_ingest
-from gristmill.pipelines.progress import QuietReporter, Reporter, watched
+from gristmill.pipelines.progress import Reporter, watched
 from gristmill.pipelines.read_documents import STAGE as INGEST
 from gristmill.pipelines.read_documents import Limits, ReadDocuments, is_stream, is_written
 from gristmill.pipelines.recipe import Duplicates, Recipe
 from gristmill.pipelines.recipe_inputs import Target
-from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.records import Split
 from gristmill.pipelines.run_records import recorded
-from gristmill.pipelines.runner import is_dataflow, num_workers, run_pipeline
+from gristmill.pipelines.runner import num_workers, run_pipeline
 from gristmill.pipelines.score_documents import (
     ScoreDocuments,
     ScoreTask,
@@ -56,24 +55,20 @@ from gristmill.pipelines.select_documents import (
     select_documents,
     selection_identity,
 )
-from gristmill.pipelines.select_sql import CompiledSelection, compile_selection, score_columns
+from gristmill.pipelines.select_sql import CompiledSelection
 from gristmill.pipelines.takedowns import commit_takedowns
 from gristmill.pipelines.target import target_workspace
 from gristmill.pipelines.token_plan import divide_stage, rate_stage
 from gristmill.pipelines.train_models import (
-    is_trained,
-    models_of,
-    needs_target,
+    of_texts,
     train_models,
-    wanted_models,
-    with_trained_models,
+    uses_target,
 )
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace, locked, open_workspace
-from gristmill.scorers.base import RecipeError, Scorer, ScorerError, SelectionError
+from gristmill.scorers.base import DerivedScorer, RecipeError, Scorer, SelectionError
 from gristmill.scorers.color_filter import ColorFilter
 from gristmill.scorers.minhash import MinHash
-from gristmill.scorers.registry import make_scorer
 
 LOCAL_SHUFFLE_BYTES = 1 << 30
 """Text that Beam's local runner may shuffle: it holds about 4 bytes of memory a byte."""
@@ -140,9 +135,10 @@ class Curation:
             else:
                 shards = read_corpus(workspace)
             if "train" in stages:
-                summary.notes += self.train(workspace, shards, self.trained)
+                names = of_texts(self.trained) if "score" in stages else self.trained
+                summary.notes += self.train(workspace, shards, names)
             if "score" in stages:
-                self.score_with(workspace, shards, self.scorers)
+                summary.notes += self.score(workspace, shards)
             if "dedup" in stages and self.recipe.duplicates is not None:
                 summary.duplicates = self.dedup(workspace, shards, self.recipe.duplicates)
                 num_perm = self._signed(workspace, shards, self.recipe.duplicates).scorer.num_perm
@@ -172,11 +168,12 @@ class Curation:
         results = {}
         if "ingest" in stages:
             results["ingest"] = self._run_ingest(workspace, plan, plan.splits)
-        if "score" in stages and self.scorers:
-            names = tuple(scorer.name for scorer in self.scorers)
-            results["score"] = self._run_scores(
-                workspace, [ScoreTask(shard, names) for shard in shards], self.scorers
-            )
+        kinds: dict[str, Sequence[Scorer]] = {"score": self.text_scorers, "derive": self.derived_scorers}
+        for stage, scorers in kinds.items() if "score" in stages else ():
+            if scorers:
+                names = tuple(scorer.name for scorer in scorers)
+                tasks = [ScoreTask(shard, names) for shard in shards]
+                results[stage] = self._run_scores(workspace, tasks, scorers)
         if "dedup" in stages and self.recipe.duplicates is not None:
             corpus = self._signed(workspace, shards, self.recipe.duplicates)
             bands = range(self.recipe.duplicates.num_bands)
@@ -209,7 +206,7 @@ class Curation:
 
     def train(self, workspace: Workspace, shards: Sequence[Shard], names: Sequence[str]) -> list[str]:
         """Samples of the corpus, and the target -> auxiliary models; returns warnings."""
-        with_target = any(needs_target(self.recipe.models, name) for name in names)
+        with_target = any(uses_target(self.recipe, name) for name in names)
         return train_models(self.training(workspace, shards, with_target=with_target), names)
 
     def training(self, workspace: Workspace, shards: Sequence[Shard], *, with_target: bool) -> Training:
@@ -242,6 +239,16 @@ class Curation:
         inputs = [entry.as_input() for entry in entries]
         plan = plan_ingest(workspace, self.recipe.model_copy(update={"corpus": inputs}))
         return self.ingest(workspace, plan)[0]
+
+    def score(self, workspace: Workspace, shards: Sequence[Shard]) -> list[str]:
+        """Texts -> scores; then what is made from scores: models, and more scores. Returns warnings."""
+        self.score_with(workspace, shards, self.text_scorers)
+        of_scores = [name for name in self.trained if name not in of_texts(self.trained)]
+        notes = self.train(workspace, shards, of_scores) if of_scores else []
+        if self.derived_scorers:
+            versioned = [with_versions(scorer, self.text_scorers) for scorer in self.derived_scorers]
+            self.score_with(workspace, shards, versioned)
+        return notes
 
     def score_with(self, workspace: Workspace, shards: Sequence[Shard], scorers: Sequence[Scorer]) -> None:
         """Shards -> one side file for each scorer."""
@@ -334,13 +341,24 @@ class Curation:
         card = dataset_card.render(workspace, self.recipe, compiled.selection, self.local_scorers())
         return write_dataset.commit_dataset(workspace, name, parts, provenance, card)
 
+    @property
+    def text_scorers(self) -> list[Scorer]:
+        """The scorers that see texts."""
+        return [scorer for scorer in self.scorers if not isinstance(scorer, DerivedScorer)]
+
+    @property
+    def derived_scorers(self) -> list[DerivedScorer]:
+        """The scorers that see other scores."""
+        return [scorer for scorer in self.scorers if isinstance(scorer, DerivedScorer)]
+
     def local_scorers(self) -> list[Scorer]:
         """The scorers with their models on this machine; those trained in the workspace must be there.
 
         Raises:
             ScorerError: If a model is not there or cannot be used.
         """
-        return [localised(scorer) for scorer in self.scorers]
+        versioned = [with_versions(scorer, self.text_scorers) for scorer in self.derived_scorers]
+        return [localised(scorer) for scorer in (*self.text_scorers, *versioned)]
 
     def cutter(self, compiled: CompiledSelection) -> ColorFilter | None:
         """The scorer whose windows a selection chooses, None where it chooses whole documents."""
@@ -414,74 +432,6 @@ class Curation:
 def _spread(pipeline: beam.Pipeline, elements: Sequence[Any], label: str) -> beam.PCollection:
     """Elements on all workers: `Create` reshuffles, so that no runner fuses the whole list into one."""
     return pipeline | f"Create{label}" >> beam.Create(elements)
-
-
-def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None = None) -> Curation:
-    """Check everything a recipe asks for before any work starts.
-
-    Raises:
-        RecipeError: One line for every mistake.
-    """
-    mistakes = missing_files(recipe)
-    if is_dataflow(options):
-        mistakes += _unreachable(recipe)
-    workspace = Workspace(recipe.workspace.rstrip("/"))
-    scorers = []
-    for position, (name, arguments) in enumerate(recipe.scorer_options().items()):
-        try:
-            scorer = make_scorer(name, with_trained_models(recipe, name, arguments))
-            if is_trained(workspace, recipe, name):
-                localised(scorer).fingerprint()
-            scorers.append(scorer)
-        except ScorerError as error:
-            mistakes.append(f"score.{position}: {error}")
-    if mistakes:
-        raise RecipeError("\n".join(mistakes))
-    score_columns(scorers)
-    _check_duplicates(recipe, scorers)
-    if recipe.export.tokens is not None and recipe.export.tokens.control is not None:
-        find_column(recipe.export.tokens.control, scorers)
-    trained = models_of(recipe, wanted_models(recipe))
-    compiled = []
-    for position, selection in enumerate(recipe.select):
-        try:
-            compiled.append(
-                compile_selection(recipe, selection, scorers, _place(recipe, position, selection))
-            )
-        except RecipeError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        raise RecipeError("\n".join(mistakes))
-    return Curation(
-        recipe, tuple(scorers), tuple(trained), tuple(compiled), options, reporter or QuietReporter()
-    )
-
-
-def _check_duplicates(recipe: Recipe, scorers: Sequence[Scorer]) -> None:
-    rule = recipe.duplicates
-    if rule is None:
-        return
-    scorer = next((scorer for scorer in scorers if isinstance(scorer, MinHash)), None)
-    if scorer is None:
-        raise RecipeError("duplicates: no scorer makes signatures; add minhash to `score`")
-    needed = rule.num_bands * rule.rows_per_band
-    if needed > scorer.num_perm:
-        raise RecipeError(
-            f"duplicates: {rule.num_bands} bands of {rule.rows_per_band} rows need {needed} values of a signature, "
-            f"minhash makes {scorer.num_perm}; use fewer bands or rows, or raise minhash's num_perm"
-        )
-
-
-def _unreachable(recipe: Recipe) -> Iterator[str]:
-    """One line for every path that only this machine can open."""
-    paths = {f"corpus.{number}.path": item.path for number, item in enumerate(recipe.corpus)}
-    for place, path in {"workspace": recipe.workspace, **paths}.items():
-        if files.is_local(path):
-            yield f"{place}: {path} is on this machine, out of reach of Dataflow's workers; expected a gs:// path"
-
-
-def _place(recipe: Recipe, position: int, selection: Selection) -> str:
-    return f"select.{position}" if len(recipe.select) > 1 else "select"
 
 
 @contextmanager

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from gristmill.pipelines import files
 from gristmill.pipelines.catalog import open_catalog, run_query
-from gristmill.pipelines.curate import Summary, prepare
+from gristmill.pipelines.curate import Summary
 from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.progress import Reporter
 from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.runner import beam_options

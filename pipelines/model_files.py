@@ -21,6 +21,8 @@ LOG_FILE = "training_log.parquet"
 """Beside a language model: its loss, step by step."""
 STRENGTHS_FILE = "strengths.parquet"
 """Beside the classifier of predictive strength: the documents whose strength was measured."""
+PROXIES_FILE = "proxies.parquet"
+"""Beside the weights of `meta_rater`: what each proxy was trained on and achieved."""
 BLOCK_BYTES = 1 << 24
 AnyScorer = TypeVar("AnyScorer", bound=Scorer)
 

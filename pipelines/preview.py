@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from gristmill.pipelines import files
 from gristmill.pipelines.cluster_duplicates import STAGE as DEDUP
 from gristmill.pipelines.curate import Curation
+from gristmill.pipelines.derived_scores import with_versions
 from gristmill.pipelines.ledger import LedgerRow, read_ledger
 from gristmill.pipelines.model_files import read_manifest
 from gristmill.pipelines.plan_splits import IngestPlan
@@ -16,7 +17,7 @@ from gristmill.pipelines.token_plan import divide_stage, pack_stage
 from gristmill.pipelines.train_models import is_trained
 from gristmill.pipelines.workspace import FORMAT_VERSION, Workspace
 from gristmill.pipelines.write_dataset import stage_of as export_stage
-from gristmill.scorers.base import WorkspaceError
+from gristmill.scorers.base import DerivedScorer, WorkspaceError
 
 
 def preview(curation: Curation) -> Iterator[str]:
@@ -81,6 +82,8 @@ def _preview_scores(
             num_bytes = sum(shard.num_bytes for shard in shards) + new_bytes
             yield f"score      {scorer.name}: after its models are trained; {_size(num_bytes)}"
             continue
+        if isinstance(scorer, DerivedScorer):
+            scorer = with_versions(scorer, curation.text_scorers)
         missing = [task.shard for task in plan_scores(workspace, shards, [scorer])]
         num_bytes = sum(shard.num_bytes for shard in missing) + new_bytes
         stage = stage_of(scorer)

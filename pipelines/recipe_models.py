@@ -184,6 +184,39 @@ class PredictiveStrengthModel(AuxiliaryModel):
     seed: Seed = 0
 
 
+class MetaRaterModel(AuxiliaryModel):
+    """Weights of quality signals: a folder with `weights.json`, or found by `proxies`, small models trained here.
+
+    `signals` names score columns, with the better end of those that have none of their own. Each proxy is trained on
+    `tokens` of the share `keep` of a sample of the corpus that its weights put first. `surrogate` predicts losses from
+    weights; by default whichever errs least. In a second round a quarter of the proxies search around the answer.
+    """
+
+    signals: dict[str, Literal["highest", "lowest"] | None] = {}
+    normalisation: Literal["quantile", "min_max"] = "quantile"
+    proxies: Annotated[int, Field(ge=8, strict=True)] = 256
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    rounds: Annotated[int, Field(ge=1, le=2, strict=True)] = 1
+    surrogate: Literal["linear", "squares", "quadratic", "lightgbm"] | None = None
+    size: Size = "300k"
+    context: Count = 128
+    tokens: Count = 500_000
+    batch_tokens: Count = 2048
+    learning_rate: Rate = 3e-3
+    seed: Seed = 0
+
+    @field_validator("signals", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        pairs = [
+            entry if isinstance(entry, dict) and len(entry) == 1 else {str(entry): None} for entry in value
+        ]
+        refuse_twins([name for pair in pairs for name in pair], "stands twice; name every signal once")
+        return {name: direction for pair in pairs for name, direction in pair.items()}
+
+
 class Models(Section):
     """The auxiliary models that scorers use; those without a path are trained in the workspace."""
 
@@ -194,3 +227,4 @@ class Models(Section):
     target_classifier: TargetClassifierModel = TargetClassifierModel()
     ladder: LadderModel = LadderModel()
     predictive_strength: PredictiveStrengthModel = PredictiveStrengthModel()
+    meta_rater: MetaRaterModel = MetaRaterModel()

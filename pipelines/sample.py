@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gristmill.pipelines import parquet
-from gristmill.pipelines.curate import Curation, prepare
+from gristmill.pipelines.curate import Curation
 from gristmill.pipelines.plan_splits import COMPRESSION_RATIO, IngestPlan, plan_ingest
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.read_documents import Limits, group_blocks
 from gristmill.pipelines.records import Split, doc_ids
 from gristmill.pipelines.streams import compression_of, expansion

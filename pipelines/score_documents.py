@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
 from gristmill.pipelines.allocator import keep_freed_memory
+from gristmill.pipelines.derived_scores import read_scores
 from gristmill.pipelines.ledger import (
     LedgerRow,
     commit_ledger,
@@ -29,7 +30,7 @@ from gristmill.pipelines.ledger import (
 )
 from gristmill.pipelines.model_files import localised
 from gristmill.pipelines.workspace import Workspace
-from gristmill.scorers.base import Scorer, ScorerError
+from gristmill.scorers.base import DerivedScorer, Scorer, ScorerError
 from gristmill.scorers.schema import DOC_ID
 from gristmill.scorers.text import TextBatch
 
@@ -153,7 +154,9 @@ def score_shard(workspace: Workspace, shard: Shard, scorers: Sequence[Scorer]) -
             writers[scorer.name] = stack.enter_context(parquet_writer(file, table_schema))
         held: dict[str, list[pa.RecordBatch]] = {name: [] for name in writers}
         steps = _Steps(workspace, shard)
-        for documents in views(read_batches(workspace, shard.name), scorers):
+        derived = [scorer for scorer in scorers if isinstance(scorer, DerivedScorer)]
+        read = read_scores(workspace, shard.name, derived) if derived else read_batches(workspace, shard.name)
+        for documents in views(read, scorers):
             batch = TextBatch(documents)
             num_rows += len(batch)
             for scorer in scorers:

@@ -7,7 +7,7 @@ weights   = what a surrogate of weights -> loss finds best; a second round of pr
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gristmill.models.signal_weights import Signal, SignalWeights, fit_signal
@@ -26,9 +25,9 @@ from gristmill.pipelines.evaluate import cut_passages
 from gristmill.pipelines.model_files import PROXIES_FILE
 from gristmill.pipelines.proxies import Pool, Proxy, TrainProxies, read_losses
 from gristmill.pipelines.recipe_models import MetaRaterModel
-from gristmill.pipelines.recipe_values import nearest
 from gristmill.pipelines.sample_texts import Sample, is_sampled
 from gristmill.pipelines.score_documents import read_batches
+from gristmill.pipelines.signals import SignalColumn, find_signals, read_signal
 from gristmill.pipelines.train_language_models import bytes_per_token, load_tokenizer, usable
 from gristmill.pipelines.training import Training
 from gristmill.scorers.base import RecipeError
@@ -49,28 +48,11 @@ WEAK = 0.3
 """Rank correlation of predicted and measured losses below which the weights say little."""
 
 
-@dataclass(frozen=True)
-class SignalColumn:
-    """Where a signal is stored.
-
-    Args:
-        name: Score column.
-        scorer: Whose.
-        fingerprint: Of its current version.
-        higher_is_better: Its better end.
-    """
-
-    name: str
-    scorer: str
-    fingerprint: str
-    higher_is_better: bool
-
-
 def make_meta_rater(training: Training, folder: Path, made: Path) -> dict[str, Any]:
     """Train proxies under random weights, and find the best weights."""
     spec = training.models.meta_rater
     tokenizer = usable("models.tokenizer", lambda: load_tokenizer(training.path("tokenizer")))
-    columns = find_signals(training, spec)
+    columns = find_signals(training.workspace, spec)
     pool, signals = gather_pool(training, spec, columns, tokenizer)
     identity = blake2b(repr((spec, signals, len(pool.stream))).encode(), digest_size=8).hexdigest()
     folder_of_proxies = f"{FOLDER}/{identity}"
@@ -91,6 +73,7 @@ def make_meta_rater(training: Training, folder: Path, made: Path) -> dict[str, A
     write_proxies(made / PROXIES_FILE, vectors, losses, first)
     files.delete([item.path for item in files.list_files(training.workspace.path(FOLDER))])
     return {
+        "signals": [[signal.name, signal.weight, signal.higher_is_better] for signal in weighted.signals],
         "surrogate": found.surrogate,
         "surrogate_errors": found.errors,
         "spearman": found.spearman,
@@ -99,35 +82,6 @@ def make_meta_rater(training: Training, folder: Path, made: Path) -> dict[str, A
         "num_proxies": len(losses),
         "warnings": warnings_of(found, losses),
     }
-
-
-def find_signals(training: Training, spec: MetaRaterModel) -> list[SignalColumn]:
-    """Where the signals are stored, and their better ends.
-
-    Raises:
-        RecipeError: If a signal is not scored, is no number, or has no better end.
-    """
-    workspace = training.workspace
-    current = workspace.read_json("scores", "current.json") or {}
-    stored = {}
-    for scorer, fingerprint in current.items():
-        manifest = workspace.read_json("scores", scorer, fingerprint, "manifest.json")
-        stored |= {column["name"]: (scorer, fingerprint, column) for column in manifest["columns"]}
-    found = []
-    for name, direction in spec.directions().items():
-        if name not in stored:
-            raise RecipeError(f"models.meta_rater.signals: nothing has scored {name!r}{nearest(name, stored)}")
-        scorer, fingerprint, column = stored[name]
-        if not column["type"].startswith(("int", "uint", "float", "double", "halffloat", "bool")):
-            raise RecipeError(f"models.meta_rater.signals: {name} is {column['type']}; expected a number")
-        better = column["higher_is_better"] if direction is None else direction == "highest"
-        if better is None:
-            raise RecipeError(
-                f"models.meta_rater.signals: {name} has no better end; say `{name}: highest` or `{name}: lowest`, "
-                "since weights cannot be negative"
-            )
-        found.append(SignalColumn(name, scorer, fingerprint, better))
-    return found
 
 
 def gather_pool(
@@ -157,18 +111,7 @@ def gather_pool(
         keys.append(random_keys(pa.chunked_array([kept["doc_id"]]), POOL_SEED + spec.seed))
         values.append(signals[~is_held_out])
     matrix = np.concatenate(values)
-    scales = [
-        usable(
-            "models.meta_rater.signals",
-            lambda: fit_signal(
-                column.name,
-                matrix[:, number],
-                higher_is_better=column.higher_is_better,
-                normalisation=spec.normalisation,
-            ),
-        )
-        for number, column in enumerate(columns)
-    ]
+    scales = usable("models.meta_rater.signals", lambda: _fit_signals(columns, matrix, spec))
     scaled = np.stack([scale.scale(matrix[:, number]) for number, scale in enumerate(scales)], axis=1)
     if training.recipe.target:
         held_out = {TARGET: [t for b in training.held_out_documents() for t in b["text"].to_pylist()]}
@@ -176,8 +119,22 @@ def gather_pool(
     passages = {name: texts for name, texts in passages.items() if len(texts)}
     stream, offsets = np.concatenate(tokens), np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     if not passages or len(offsets) < 2:
-        raise RecipeError("models.meta_rater: the corpus holds too little text to train proxies and judge them")
+        raise RecipeError(
+            "models.meta_rater: the corpus holds too little text to train proxies and judge them"
+        )
     return Pool(stream, offsets, scaled, np.concatenate(keys), passages), scales
+
+
+def _fit_signals(columns: Sequence[SignalColumn], matrix: Numbers, spec: MetaRaterModel) -> list[Signal]:
+    return [
+        fit_signal(
+            column.name,
+            values,
+            higher_is_better=column.higher_is_better,
+            normalisation=spec.normalisation,
+        )
+        for column, values in zip(columns, matrix.T, strict=True)
+    ]
 
 
 def read_sample(
@@ -186,7 +143,7 @@ def read_sample(
     """The sampled documents batch by batch, each with its signals, NaN where missing, float64[n, d]."""
     workspace = training.workspace
     for shard in training.shards:
-        signals = [_read_column(training, column, shard.name) for column in columns]
+        signals = [read_signal(workspace, column, shard.name) for column in columns]
         start = 0
         for batch in read_batches(workspace, shard.name):
             wanted = is_sampled(batch, sample)
@@ -247,11 +204,3 @@ def _search(spec: MetaRaterModel, vectors: Numbers, losses: Sequence[dict[str, f
         "models.meta_rater",
         lambda: search_weights(vectors, values, surrogate=spec.surrogate, seed=spec.seed),
     )
-
-
-def _read_column(training: Training, column: SignalColumn, shard: str) -> Numbers:
-    path = training.workspace.scores(column.scorer, column.fingerprint, shard)
-    with files.open_read(path) as file:
-        values = pq.read_table(file, columns=[column.name])[column.name]
-    numbers: Numbers = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
-    return numbers

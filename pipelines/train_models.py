@@ -27,6 +27,7 @@ from gristmill.pipelines.model_files import (
 from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.recipe_models import Models
 from gristmill.pipelines.recipe_values import nearest
+from gristmill.pipelines.signals import find_signals
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError
@@ -44,11 +45,13 @@ class Kind:
         maker: Where its `Maker` is; imported when it is asked for, since it loads torch.
         parents: Models it is made from.
         needs_target: Whether it is made from the target.
+        needs_scores: Whether it is made from scores of the corpus, and so after them.
     """
 
     maker: str
     parents: tuple[str, ...] = ()
     needs_target: bool = False
+    needs_scores: bool = False
 
     def load(self) -> Maker:
         """The maker."""
@@ -70,6 +73,9 @@ KINDS = {
     "predictive_strength": Kind(
         "gristmill.pipelines.train_predictive_strength:make_predictive_strength", parents=("ladder",)
     ),
+    "meta_rater": Kind(
+        "gristmill.pipelines.train_meta_rater:make_meta_rater", parents=("tokenizer",), needs_scores=True
+    ),
 }
 """Every model, parents first; a ladder may need less."""
 
@@ -82,6 +88,16 @@ def parents_of(models: Models, name: str) -> tuple[str, ...]:
 def needs_target(models: Models, name: str) -> bool:
     """Whether a model is made from the target."""
     return models.ladder.needs_target if name == "ladder" else KINDS[name].needs_target
+
+
+def uses_target(recipe: Recipe, name: str) -> bool:
+    """Whether a model is made from the target, or judged by it where there is one."""
+    return needs_target(recipe.models, name) or (name == "meta_rater" and bool(recipe.target))
+
+
+def of_texts(names: Sequence[str]) -> list[str]:
+    """The models that are made before anything is scored."""
+    return [name for name in names if not KINDS[name].needs_scores]
 
 
 def is_given(models: Models, name: str) -> bool:
@@ -106,6 +122,10 @@ def models_of(recipe: Recipe, wanted: Iterable[str]) -> list[str]:
         raise RecipeError(
             "models.ladder: predictive strength compares at least two models; expected `rungs`, or a "
             "`models.predictive_strength.path`"
+        )
+    if "meta_rater" in needed and not recipe.models.meta_rater.signals:
+        raise RecipeError(
+            "models.meta_rater: it weighs scores against each other; expected `signals`, or a `path`"
         )
     for name in KINDS:
         if name in needed and needs_target(recipe.models, name) and not recipe.target:
@@ -194,7 +214,9 @@ def identity_of(training: Training, name: str) -> str:
             _content_of(f"models.ladder.{key}", local_copy(path)) for key, path in section.paths().items()
         ]
         said += [shard.content for shard in training.task_shards]
-    if needs_target(training.models, name):
+    if name == "meta_rater":
+        said += [asdict(column) for column in find_signals(training.workspace, section)]
+    if uses_target(training.recipe, name):
         said += [
             entry.model_dump(mode="json", exclude={"path", "licence"}) for entry in training.recipe.target
         ]

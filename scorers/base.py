@@ -112,14 +112,6 @@ class Scorer(ABC):
         """The options that change its numbers."""
         return asdict(self)  # type: ignore[call-overload]
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Columns of other scorers that `score` finds in `batch.documents`, in place of the text; none, mostly.
-
-        A scorer that has some also has an option `versions`, column -> fingerprint, which the pipeline fills in.
-        """
-        return ()
-
     def model_digests(self) -> dict[str, str]:
         """Option name -> digest of the model bytes it points to; such options count by content, not by path."""
         return {}
@@ -147,3 +139,18 @@ class Scorer(ABC):
         options = self.options() | self.model_digests()
         identity = {"name": self.name, "version": self.version, "options": options}
         return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+class DerivedScorer(Scorer):
+    """Base of scorers that see other scores in place of texts: `batch.documents` holds doc_id and the `inputs`.
+
+    They are scored, and their models trained, after the scorers of texts. A subclass has an option `versions`, where
+    the pipeline names the file that holds each input: `rps_doc_word_count: rules/0123456789abcdef`.
+    """
+
+    versions: Mapping[str, str]
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """Columns of other scorers."""

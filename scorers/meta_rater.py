@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.models.signal_weights import TOP, SignalWeights, digest
-from gristmill.scorers.base import Column, ModelPath, Scorer, ScorerError
+from gristmill.scorers.base import Column, DerivedScorer, ModelPath, ScorerError
 from gristmill.scorers.text import TextBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetaRater(Scorer):
+class MetaRater(DerivedScorer):
     """The weighted sum of the signals that the model names, each on a scale from 0 to 5.
 
     Args:
         model: Folder with `weights.json`; by default the one trained in the workspace.
-        versions: Signal -> fingerprint of the scorer that made it; the pipeline fills it in.
+        versions: Signal -> scorer and fingerprint of what made it; the pipeline fills it in.
     """
 
     name: ClassVar[str] = "meta_rater"
@@ -44,8 +44,7 @@ class MetaRater(Scorer):
                 maximum=TOP,
                 higher_is_better=True,
                 source="Meta-rater, arXiv 2504.14194, section 3",
-                deviation="signals may be scaled by quantiles, and are turned so that higher is better; classes count by "
-                "their expectation where the signal is one",
+                deviation="signals may be scaled by quantiles, and are turned so that higher is better",
             ),
             Column(
                 name="meta_rater_contributions",

@@ -37,6 +37,7 @@ SCORERS = {
     "color_filter": "gristmill.scorers.color_filter:ColorFilter",
     "perplexity": "gristmill.scorers.perplexity:Perplexity",
     "bits_per_character": "gristmill.scorers.bits_per_character:BitsPerCharacter",
+    "meta_rater": "gristmill.scorers.meta_rater:MetaRater",
     "embedding": "gristmill.scorers.embedding:Embedding",
     "professionalism": "gristmill.scorers.raters:Professionalism",
     "readability": "gristmill.scorers.raters:Readability",

@@ -132,3 +132,15 @@ STRENGTHS = pa.schema(
 `bits_per_character` is that of each rung, the worst first; strength is null where one is missing. `label` is `positive`
 or `negative` where the classifier was trained on the document, or judged by it if it was `held_out`.
 """
+
+PROXIES = pa.schema(
+    [
+        pa.field("proxy", pa.int64(), nullable=False),
+        pa.field("round", pa.int64(), nullable=False),
+        pa.field("weights", pa.list_(pa.float64()), nullable=False),
+        pa.field("loss", pa.float64(), nullable=False),
+        pa.field("domains", pa.list_(pa.string()), nullable=False),
+        pa.field("losses", pa.list_(pa.float64()), nullable=False),
+    ]
+)
+"""One row for each proxy by which weights of signals were found; `weights` in the order of the signals."""

@@ -236,6 +236,18 @@ JOIN scores AS t ON t.doc_id = b.doc_id
 WHERE bit_count(xor(s.{hash}::UBIGINT, t.{hash}::UBIGINT)) <= 3 AND NOT a.blank AND NOT b.blank
 ORDER BY a.source, a.host, num_bits, a.doc_id, b.doc_id
 
+-- name: contributions
+-- One row per signal: why `meta_rater` rates one document as it does.
+-- parameter: doc_id text
+SELECT signal, weight, round(contribution / nullif(weight, 0), 3) AS scaled_signal, round(contribution, 4) AS contribution
+FROM (
+    SELECT unnest(meta_rater_contributions) AS contribution, generate_subscripts(meta_rater_contributions, 1) AS position
+    FROM score_meta_rater
+    WHERE doc_id = {doc_id}::UUID
+)
+JOIN meta_rater_weights USING (position)
+ORDER BY contribution DESC, signal
+
 -- name: duplicate_ids
 -- One row per source and user's id that several documents share.
 SELECT source, id, count(*) AS num_documents

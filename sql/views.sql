@@ -94,6 +94,16 @@ FROM raw_strengths
 SELECT doc_id, position, rung, raw_strengths.bits_per_character[position] AS bits_per_character
 FROM raw_strengths, raw_rungs
 
+-- name: meta_rater_weights
+-- One row per signal that `meta_rater` weighs: its weight, and whether its higher end is the better one.
+SELECT position, signal, weight, higher_is_better
+FROM raw_meta_rater_weights
+
+-- name: proxies
+-- One row per proxy by which the weights of `meta_rater` were found and domain of held-out texts: bits per byte.
+SELECT proxy, round, loss AS objective, unnest(domains) AS domain, unnest(losses) AS loss, weights
+FROM raw_proxies
+
 -- name: ablations
 -- One row per training of an ablation: what it was trained on, how long, and its loss on held-out documents.
 SELECT selection, seed, multiple, num_tokens, epochs, training_loss, bits_per_byte, seconds

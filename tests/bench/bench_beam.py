@@ -15,9 +15,10 @@ from pathlib import Path
 
 from gristmill.pipelines import write_dataset
 from gristmill.pipelines.corpus import commit_corpus
-from gristmill.pipelines.curate import Curation, prepare
+from gristmill.pipelines.curate import Curation
 from gristmill.pipelines.extract_html import Extractor
 from gristmill.pipelines.plan_splits import commit_plan
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.read_documents import Limits, write_split
 from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.runner import beam_options

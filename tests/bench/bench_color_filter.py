@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from gristmill.models.language_model import SIZES, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.curate import prepare
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.score_documents import score_shard

@@ -25,7 +25,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from gristmill.pipelines.curate import prepare
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.runner import beam_options
 

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.curate import prepare
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.score_documents import read_batches

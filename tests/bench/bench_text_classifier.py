@@ -32,7 +32,7 @@ from gristmill.models.classifier_training import POSITIVE, train_classifier
 from gristmill.models.one_line import LABEL_PREFIX, one_line
 from gristmill.models.text_classifier import FILE
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.curate import prepare
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.score_documents import score_shard

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gristmill.models.language_model import Architecture, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.verify import verify_workspace
 from gristmill.pipelines.workspace import open_workspace

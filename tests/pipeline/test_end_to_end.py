@@ -19,8 +19,8 @@ import pytest
 from corpora import gzip_members, html, http, warc_record, write_lines, write_table
 
 from gristmill.pipelines.catalog import open_catalog, run_query
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.verify import collect_garbage, verify_workspace
 from gristmill.pipelines.workspace import open_workspace

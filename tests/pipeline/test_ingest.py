@@ -7,9 +7,9 @@ import pytest
 from corpora import gzip_members, html, http, ingest, make_recipe, warc_record, write_lines, write_table
 
 from gristmill.pipelines.corpus import commit_corpus
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.ledger import LedgerRow
 from gristmill.pipelines.plan_splits import commit_plan, plan_ingest
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.read_documents import Limits, ReadDocuments
 from gristmill.pipelines.runner import beam_options, run_pipeline
 from gristmill.pipelines.workspace import open_workspace

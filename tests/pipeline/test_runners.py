@@ -37,7 +37,7 @@ from google.cloud import storage
 from gristmill.pipelines import files
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.cli import main
-from gristmill.pipelines.curate import prepare
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.recipe_export import Export, Tokens
 from gristmill.pipelines.runner import accelerated_transforms, beam_options, worker_processes
 from gristmill.pipelines.score_documents import ACCELERATOR_HINT

@@ -7,8 +7,8 @@ import pytest
 from corpora import write_lines
 
 from gristmill.pipelines.catalog import open_catalog, run_query
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.workspace import open_workspace
 from gristmill.scorers.base import RecipeError

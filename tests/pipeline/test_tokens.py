@@ -6,8 +6,8 @@ import re
 import pytest
 
 from gristmill.pipelines.catalog import open_catalog
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.preview import preview
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.verify import verify_workspace

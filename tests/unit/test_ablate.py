@@ -11,8 +11,8 @@ from gristmill.pipelines import ablate as ablation
 from gristmill.pipelines.ablate import ablate
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.cli import main
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.verify import verify_workspace
 from gristmill.pipelines.workspace import open_workspace

@@ -19,8 +19,8 @@ from gristmill.models.text_classifier import TextClassifier
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.models.training import TrainingPlan, join_documents, train
 from gristmill.pipelines import train_ladder
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.model_files import read_manifest
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.questions import Questions
 from gristmill.pipelines.recipe_models import PredictiveStrengthModel, Rung
 from gristmill.pipelines.runner import beam_options

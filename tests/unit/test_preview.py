@@ -3,7 +3,7 @@
 import pytest
 from corpora import make_recipe, write_lines
 
-from gristmill.pipelines.curate import prepare
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.preview import preview
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.sample import sampled

@@ -9,8 +9,8 @@ from backports import zstd
 from corpora import gzip_members, html, http, make_recipe, warc_record, write_lines, write_table
 
 from gristmill.pipelines.corpus import commit_corpus
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.plan_splits import commit_plan
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.read_documents import Limits, write_split
 from gristmill.pipelines.records import Piece, Split
 from gristmill.pipelines.runner import beam_options

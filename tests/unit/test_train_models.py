@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from gristmill.models import training as training_steps
 from gristmill.models.language_model import LanguageModel, sample_of
 from gristmill.pipelines import train_language_models, training
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.model_files import read_manifest
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.progress import QuietReporter
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.train_models import models_of, named_model
