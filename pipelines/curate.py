@@ -24,7 +24,6 @@ from apache_beam.runners.runner import PipelineResult
 
 from gristmill.pipelines import dataset_card, files, write_dataset, write_tokens
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
-from gristmill.pipelines.control_tokens import find_column
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
 from gristmill.pipelines.derived_scores import with_versions
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger

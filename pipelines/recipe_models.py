@@ -10,6 +10,8 @@ from gristmill.pipelines.recipe_values import Count, Flag, Rate, Section, Text, 
 
 Size = Literal["300k", "1m", "3m", "10m", "30m", "70m", "150m"]
 Seed = Annotated[int, Field(ge=0, strict=True)]
+MIN_PROXIES, MIN_TWO_ROUNDS = 8, 12
+"""Proxies that a search can learn from, of one round and of two, of which the first has three quarters."""
 
 
 class AuxiliaryModel(Section):
@@ -194,7 +196,7 @@ class MetaRaterModel(AuxiliaryModel):
 
     signals: dict[str, Literal["highest", "lowest"] | None] = {}
     normalisation: Literal["quantile", "min_max"] = "quantile"
-    proxies: Annotated[int, Field(ge=8, strict=True)] = 256
+    proxies: Annotated[int, Field(ge=MIN_PROXIES, strict=True)] = 256
     keep: Annotated[float, Field(gt=0, lt=1)] = 0.15
     rounds: Annotated[int, Field(ge=1, le=2, strict=True)] = 1
     surrogate: Literal["linear", "squares", "quadratic", "lightgbm"] | None = None
@@ -215,6 +217,12 @@ class MetaRaterModel(AuxiliaryModel):
         ]
         refuse_twins([name for pair in pairs for name in pair], "stands twice; name every signal once")
         return {name: direction for pair in pairs for name, direction in pair.items()}
+
+    @model_validator(mode="after")
+    def _check_rounds(self) -> Self:
+        if self.rounds == 2 and self.proxies < MIN_TWO_ROUNDS:
+            raise ValueError(f"found {self.proxies} proxies for 2 rounds; expected at least {MIN_TWO_ROUNDS}")
+        return self
 
 
 class Models(Section):

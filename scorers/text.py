@@ -132,12 +132,11 @@ class TextBatch:
     """A batch of documents with cached derived arrays.
 
     Args:
-        documents: Rows of the corpus schema; `text` is required (large_string, no nulls).
+        documents: Rows of the corpus schema, `text` large_string without nulls; for derived scorers, of other scores.
     """
 
     def __init__(self, documents: pa.RecordBatch) -> None:
         self.documents = documents
-        self.text: pa.LargeStringArray = documents.column("text")
         self._letters: dict[str, Positions] = {}
         self._views: dict[tuple[Callable[..., Any], Hashable], Any] = {}
 
@@ -147,7 +146,12 @@ class TextBatch:
         return cls(pa.RecordBatch.from_pydict({"text": pa.array(texts, pa.large_string())}))
 
     def __len__(self) -> int:
-        return len(self.text)
+        return len(self.documents)
+
+    @cached_property
+    def text(self) -> pa.LargeStringArray:
+        """The texts."""
+        return self.documents.column("text")
 
     def view(self, make: Callable[["TextBatch", Key], View], key: Key) -> View:
         """What another module derives from the batch under some settings, `make(batch, key)`, computed once."""

@@ -19,6 +19,7 @@ from gristmill.models import ngram_counts
 from gristmill.models.classifier_training import train_classifier
 from gristmill.models.language_model import Architecture, LanguageModel
 from gristmill.models.tokenizer import Tokenizer as LanguageTokenizer
+from gristmill.scorers.base import DerivedScorer
 from gristmill.scorers.importance import count_ngrams
 from gristmill.scorers.registry import SCORERS, make_scorer, scorer_class, scorer_names
 from gristmill.scorers.shingles import Shingling
@@ -126,6 +127,7 @@ REQUIRED_OPTIONS = {
     "predictive_strength": lambda folder: {"model": str(make_classifier(folder))},
     "target_classifier": lambda folder: {"model": str(make_classifier(folder))},
     "tokens": lambda folder: {"tokenizer": str(make_tokenizer(folder))},
+    "meta_rater": lambda folder: {"model": str(folder)},
 }
 """Options without a default, for each scorer that has some, from a folder to make models in."""
 
@@ -180,7 +182,10 @@ def make(name, folder):
     return make_scorer(name, REQUIRED_OPTIONS.get(name, lambda _: {})(folder))
 
 
-@pytest.fixture(scope="module", params=scorer_names())
+OF_TEXTS = [name for name in scorer_names() if not issubclass(scorer_class(name), DerivedScorer)]
+
+
+@pytest.fixture(scope="module", params=OF_TEXTS)
 def scorer(request, tmp_path_factory):
     scorer = make(request.param, tmp_path_factory.mktemp("models"))
     scorer.setup()

@@ -11,9 +11,9 @@ from gristmill.models import training
 from gristmill.pipelines import mixture_ratio as module
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.cli import main
-from gristmill.pipelines.curate import prepare
 from gristmill.pipelines.load_recipe import load_recipe
 from gristmill.pipelines.mixture_ratio import error_of_mean, find_mixture_ratio, join_streams, mix_steps
+from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.sample_texts import is_sampled
 from gristmill.pipelines.score_documents import read_batches

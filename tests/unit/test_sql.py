@@ -68,6 +68,8 @@ GRAIN = {
     "rungs": ["position"],
     "strengths": ["doc_id"],
     "rung_losses": ["doc_id", "position"],
+    "meta_rater_weights": ["signal"],
+    "proxies": ["proxy", "domain"],
     "ablations": ["selection", "seed", "multiple"],
     "ablation_tasks": ["selection", "seed", "multiple", "task"],
     "mixtures": ["ratio", "num_tokens"],
