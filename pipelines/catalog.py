@@ -51,6 +51,7 @@ DUPLICATE_REPORT = (
     "num_oversized_buckets BIGINT, largest_bucket BIGINT"
 )
 SIGNATURES = pa.schema([schema.DOC_ID, ("minhash_signature", pa.binary()), ("num_shingles", pa.int64())])
+CONTRIBUTIONS = pa.schema([schema.DOC_ID, ("meta_rater_contributions", pa.list_(pa.float32()))])
 MODELS = "scorer VARCHAR, fingerprint VARCHAR, option VARCHAR, digest VARCHAR"
 SCORE_COLUMNS = (
     "column_name VARCHAR, scorer VARCHAR, version INTEGER, fingerprint VARCHAR, options JSON, unit VARCHAR, "
@@ -332,6 +333,12 @@ def _add_scores(
     else:
         empty = pa.schema([schema.DOC_ID, pa.field("exact_duplicate_hash", pa.uuid())])
         builder.files("raw_exact_duplicate", empty, [])
+    if "score_meta_rater" in joined:
+        builder.connection.execute(
+            "CREATE VIEW raw_contributions AS SELECT doc_id, meta_rater_contributions FROM score_meta_rater"
+        )
+    else:
+        builder.files("raw_contributions", CONTRIBUTIONS, [])
     if "score_minhash" in joined:
         builder.connection.execute("CREATE VIEW raw_minhash AS SELECT * FROM score_minhash")
     else:

@@ -242,7 +242,7 @@ ORDER BY a.source, a.host, num_bits, a.doc_id, b.doc_id
 SELECT signal, weight, round(contribution / nullif(weight, 0), 3) AS scaled_signal, round(contribution, 4) AS contribution
 FROM (
     SELECT unnest(meta_rater_contributions) AS contribution, generate_subscripts(meta_rater_contributions, 1) AS position
-    FROM score_meta_rater
+    FROM raw_contributions
     WHERE doc_id = {doc_id}::UUID
 )
 JOIN meta_rater_weights USING (position)

@@ -7,8 +7,10 @@ CREATE VIEW duplicate_buckets AS SELECT first_band, size FROM raw_duplicate_buck
 CREATE VIEW duplicate_report AS SELECT num_members, num_clusters, largest_cluster, num_parted, num_oversized_buckets, largest_bucket FROM raw_duplicate_report;
 CREATE VIEW duplicates AS (SELECT doc_id, cluster_id, representative, matched_doc, estimated_jaccard, jaccard FROM raw_near_duplicates) UNION ALL (SELECT doc_id, exact_duplicate_hash AS cluster_id, min(doc_id) OVER (PARTITION BY exact_duplicate_hash) AS representative, min(doc_id) OVER (PARTITION BY exact_duplicate_hash) AS matched_doc, 1.0 AS estimated_jaccard, 1.0 AS jaccard FROM (raw_exact_duplicate ANTI JOIN raw_near_duplicates USING (doc_id)) WHERE (exact_duplicate_hash = ANY(SELECT exact_duplicate_hash FROM (raw_exact_duplicate ANTI JOIN raw_near_duplicates USING (doc_id)) GROUP BY exact_duplicate_hash HAVING (count_star() > 1))));
 CREATE VIEW ledger AS SELECT stage, shard, num_in, num_out, num_dropped, num_rejected, num_bytes, "seconds", reasons FROM raw_ledger;
+CREATE VIEW meta_rater_weights AS SELECT "position", signal, weight, higher_is_better FROM raw_meta_rater_weights;
 CREATE VIEW mixtures AS SELECT "domain", ratio, num_tokens, domain_loss, general_loss, general_error FROM raw_mixtures;
 CREATE VIEW models AS SELECT scorer, fingerprint, "option", digest FROM raw_models;
+CREATE VIEW proxies AS SELECT proxy, round, loss AS objective, unnest(domains) AS "domain", unnest(losses) AS loss, weights FROM raw_proxies;
 CREATE VIEW raw_decisions AS SELECT 's' AS selection, * FROM (SELECT * FROM read_parquet(list_value('WORKSPACE/decisions/s/part-00000-00000-0000.parquet')));
 CREATE VIEW raw_documents AS SELECT * FROM read_parquet(list_value('WORKSPACE/documents/part-00000-00000-0000.parquet'));
 CREATE VIEW raw_exact_duplicate AS SELECT doc_id, exact_duplicate_hash FROM (score_exact_duplicate INNER JOIN raw_documents USING (doc_id)) WHERE (NOT blank);

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,11 +20,12 @@ from gristmill.pipelines.catalog import named_query, open_catalog, run_query
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
 from gristmill.pipelines.mixture_report import Observation, result_path
 from gristmill.pipelines.mixture_report import Result as Mixed
-from gristmill.pipelines.model_files import LOG_FILE, STRENGTHS_FILE
+from gristmill.pipelines.model_files import LOG_FILE, PROXIES_FILE, STRENGTHS_FILE
 from gristmill.pipelines.questions import Accuracy
 from gristmill.pipelines.records import Reject, rejects_table
 from gristmill.pipelines.select_documents import BlockLists
 from gristmill.pipelines.takedowns import commit_takedowns
+from gristmill.pipelines.train_meta_rater import write_proxies
 from gristmill.pipelines.workspace import open_workspace
 from gristmill.scorers import schema
 from gristmill.scorers.base import QueryError, WorkspaceError
@@ -97,10 +99,13 @@ QUERY_GRAIN = {
     "near_pairs": ["doc_id", "other_doc"],
     "layout_recall": ["jaccard"],
     "simhash_pairs": ["doc_id", "other_doc"],
+    "contributions": ["signal"],
     "duplicate_ids": ["source", "id"],
     "reject_reasons": ["reason"],
     "costs": ["stage"],
 }
+ELSEWHERE = {"contributions"}
+"""Queries of scores that this workspace has not; their rows are tested where those scores are."""
 NULLABLE = {"year", "host"}
 """A document without a date has no year, one without a URL no host; their group is one row like the others."""
 STRENGTHS = [
@@ -122,6 +127,7 @@ ARGUMENTS = {
     "num_bands": "18",
     "rows_per_band": "6",
     "threshold": "0.8",
+    "doc_id": "00000000-0000-0000-0000-000000000000",
 }
 REPORT = {"num_clusters": 2, "num_near_duplicates": 5, "largest_cluster": 4, "num_parted": 1}
 
@@ -155,6 +161,7 @@ def mill(tmp_path_factory):
         folder.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(steps, schema.TRAINING), folder / LOG_FILE)
     write_strengths(mill)
+    write_proxies_of(mill)
     for selection, multiple in (("random", 1), ("random", 2), ("s", 1)):
         tasks = {name: Accuracy(10, 0.5, 0.16, 0.25) for name in ("piqa", "sciq")}
         result = Result(selection, 0, multiple, 100 * multiple, 0.5, 2.0, 1.5, tasks, 3.0)
@@ -190,6 +197,16 @@ def write_strengths(mill):
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows, schema.STRENGTHS), folder / STRENGTHS_FILE)
     mill.workspace.commit_json({"rungs": RUNGS}, "models", "predictive_strength", "manifest.json")
+
+
+def write_proxies_of(mill):
+    """Two proxies and the weights that they found, as the training of `meta_rater` leaves them."""
+    losses = [{"a.example": 1.0, "b.example": 2.0}, {"a.example": 3.0, "b.example": 1.0}]
+    folder = Path(mill.workspace.path("models", "meta_rater"))
+    folder.mkdir(parents=True)
+    write_proxies(folder / PROXIES_FILE, np.array([[0.25, 0.75], [0.5, 0.5]]), losses, 1)
+    signals = [["quality", 0.25, True], ["badness", 0.75, False]]
+    mill.workspace.commit_json({"signals": signals}, "models", "meta_rater", "manifest.json")
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +290,7 @@ def test_key_of_every_noun_is_unique_and_not_null(full, name, key):
     check_key(rows, key)
 
 
-@pytest.mark.parametrize(("name", "key"), QUERY_GRAIN.items())
+@pytest.mark.parametrize(("name", "key"), [item for item in QUERY_GRAIN.items() if item[0] not in ELSEWHERE])
 def test_key_of_every_query_is_unique_and_not_null(full, name, key):
     rows = named(full, name).to_pylist()
     assert rows
@@ -709,3 +726,15 @@ def test_losses_stand_beside_their_rungs(full):
         ("rung 2", 2.0),
     ]
     assert one(full, "SELECT count(*) FROM rung_losses WHERE bits_per_character IS NULL") == 1
+
+
+def test_proxies_say_what_each_domain_lost_under_which_weights(full):
+    found = ask(
+        full, "SELECT proxy, round, domain, loss, objective, weights FROM proxies ORDER BY proxy, domain"
+    )
+    assert [tuple(row.values()) for row in found] == [
+        (0, 1, "a.example", 1.0, 1.5, [0.25, 0.75]),
+        (0, 1, "b.example", 2.0, 1.5, [0.25, 0.75]),
+        (1, 2, "a.example", 3.0, 2.0, [0.5, 0.5]),
+        (1, 2, "b.example", 1.0, 2.0, [0.5, 0.5]),
+    ]
