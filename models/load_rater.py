@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from gristmill.models import sequence_classifier
+from gristmill.models import rater_head, sequence_classifier
 from gristmill.models.rater import RATER_FILE, Outputs, Rater, Reading
 
 
@@ -18,12 +18,16 @@ def describe(path: str, reading: Reading) -> Outputs:
     Raises:
         ValueError: If it cannot be used: in one line what was found, what was expected and what to do.
     """
-    return sequence_classifier.describe(path, reading)
+    return (
+        rater_head.describe(Path(path))
+        if is_trained_here(path)
+        else sequence_classifier.describe(path, reading)
+    )
 
 
 def digest(path: str) -> str:
     """BLAKE2b of all that a rater's numbers depend on, 32 hexadecimal digits, of one that was described."""
-    return sequence_classifier.digest(path)
+    return rater_head.digest(Path(path)) if is_trained_here(path) else sequence_classifier.digest(path)
 
 
 def load_rater(path: str, reading: Reading) -> Rater:
@@ -32,6 +36,8 @@ def load_rater(path: str, reading: Reading) -> Rater:
     Raises:
         ValueError: If it cannot be used.
     """
+    if is_trained_here(path):
+        return rater_head.RaterHead.load(Path(path))
     return sequence_classifier.SequenceClassifier.load(path, reading)
 
 

@@ -263,6 +263,7 @@ def _unreachable(recipe: Recipe) -> Iterator[str]:
         f"models.ladder.tasks.{number}.path": item.path
         for number, item in enumerate(recipe.models.ladder.tasks)
     }
+    paths |= {f"models.raters.{key}": path for key, path in recipe.models.raters.label_paths().items()}
     for kind, lists in recipe.block.model_dump().items():
         paths |= {f"block.{kind}.{number}": path for number, path in enumerate(lists)}
     schemes = files.schemes()
@@ -294,6 +295,11 @@ def missing_files(recipe: Recipe) -> list[str]:
         f"models.ladder.tasks.{number}.path: nothing matches {item.path}; expected a file, a glob or a folder"
         for number, item in enumerate(recipe.models.ladder.tasks)
         if not files.list_files(item.path)
+    ]
+    lines += [
+        f"models.raters.{key}: {path} is not there; expected a file of JSON lines with texts and labels"
+        for key, path in recipe.models.raters.label_paths().items()
+        if not files.exists(path)
     ]
     is_ingested = files.exists(files.join(recipe.workspace, "corpus", "inputs.json"))
     for number, item in enumerate(recipe.corpus):

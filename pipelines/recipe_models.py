@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gristmill.pipelines.recipe_inputs import TWIN_SOURCES, Task
-from gristmill.pipelines.recipe_values import Count, Flag, Rate, Section, Text, refuse_twins
+from gristmill.pipelines.recipe_raters import DIMENSIONS, RaterModels
+from gristmill.pipelines.recipe_values import Count, Flag, Rate, Section, Seed, Text, refuse_twins
 
 Size = Literal["300k", "1m", "3m", "10m", "30m", "70m", "150m"]
-Seed = Annotated[int, Field(ge=0, strict=True)]
 MIN_PROXIES, MIN_TWO_ROUNDS = 8, 12
 """Proxies that a search can learn from, of one round and of two, of which the first has three quarters."""
 
@@ -236,3 +236,8 @@ class Models(Section):
     ladder: LadderModel = LadderModel()
     predictive_strength: PredictiveStrengthModel = PredictiveStrengthModel()
     meta_rater: MetaRaterModel = MetaRaterModel()
+    raters: RaterModels = RaterModels()
+
+    def of(self, name: str) -> Any:
+        """What is said of one model; raters go by their dimension."""
+        return self.raters.of(name) if name in DIMENSIONS else getattr(self, name)

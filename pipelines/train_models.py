@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from gristmill.models import language_model
 from gristmill.models.tokenizer import Tokenizer
+from gristmill.pipelines import files
 from gristmill.pipelines.model_files import (
     claim_folder,
     commit_model,
@@ -26,6 +28,7 @@ from gristmill.pipelines.model_files import (
 )
 from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.recipe_models import Models
+from gristmill.pipelines.recipe_raters import DIMENSIONS
 from gristmill.pipelines.recipe_values import nearest
 from gristmill.pipelines.signals import find_signals
 from gristmill.pipelines.training import Training
@@ -46,18 +49,20 @@ class Kind:
         parents: Models it is made from.
         needs_target: Whether it is made from the target.
         needs_scores: Whether it is made from scores of the corpus, and so after them.
+        dimension: What the maker of raters is told first, which of them it makes.
     """
 
     maker: str
     parents: tuple[str, ...] = ()
     needs_target: bool = False
     needs_scores: bool = False
+    dimension: str | None = None
 
     def load(self) -> Maker:
         """The maker."""
         module, _, name = self.maker.partition(":")
-        found: Maker = getattr(import_module(module), name)
-        return found
+        found: Callable[..., dict[str, Any]] = getattr(import_module(module), name)
+        return found if self.dimension is None else partial(found, self.dimension)
 
 
 LANGUAGE_MODELS = "gristmill.pipelines.train_language_models"
@@ -76,6 +81,7 @@ KINDS = {
     "meta_rater": Kind(
         "gristmill.pipelines.train_meta_rater:make_meta_rater", parents=("tokenizer",), needs_scores=True
     ),
+    **{name: Kind("gristmill.pipelines.train_raters:make_rater", dimension=name) for name in DIMENSIONS},
 }
 """Every model, parents first; a ladder may need less."""
 
@@ -102,7 +108,7 @@ def of_texts(names: Sequence[str]) -> list[str]:
 
 def is_given(models: Models, name: str) -> bool:
     """Whether a recipe gives a model by its path; a ladder is always made, if only by putting rungs in order."""
-    return name != "ladder" and getattr(models, name).path is not None
+    return name != "ladder" and models.of(name).path is not None
 
 
 def models_of(recipe: Recipe, wanted: Iterable[str]) -> list[str]:
@@ -127,6 +133,11 @@ def models_of(recipe: Recipe, wanted: Iterable[str]) -> list[str]:
         raise RecipeError(
             "models.meta_rater: it weighs scores against each other; expected `signals`, or a `path`"
         )
+    for name in DIMENSIONS:
+        if name in needed and recipe.models.of(name).labels is None:
+            raise RecipeError(
+                f"models.raters.{name}: nothing to train it from; expected `labels`, a `path`, or the scorer's `model`"
+            )
     for name in KINDS:
         if name in needed and needs_target(recipe.models, name) and not recipe.target:
             instead = "`tasks`, or averages" if name == "ladder" else "or a `path`"
@@ -164,7 +175,7 @@ def with_trained_models(recipe: Recipe, name: str, options: dict[str, Any]) -> d
     """A scorer's options with the paths of the models that the recipe left out."""
     workspace = Workspace(recipe.workspace.rstrip("/"))
     trained = {
-        option: getattr(recipe.models, model).path or model_path(workspace, model)
+        option: recipe.models.of(model).path or model_path(workspace, model)
         for option, model in scorer_class(name).trained_models.items()
     }
     return trained | options
@@ -175,7 +186,7 @@ def is_trained(workspace: Workspace, recipe: Recipe, name: str) -> bool:
     options = recipe.scorer_options()[name]
     return all(
         option in options
-        or getattr(recipe.models, model).path is not None
+        or recipe.models.of(model).path is not None
         or read_manifest(workspace, model) is not None
         for option, model in scorer_class(name).trained_models.items()
     )
@@ -206,8 +217,8 @@ def train_models(training: Training, names: Sequence[str]) -> list[str]:
 
 def identity_of(training: Training, name: str) -> str:
     """Hash of what the recipe says of a model and what it is made from, but for the corpus."""
-    section = getattr(training.models, name)
-    said: list[Any] = [name, section.model_dump(mode="json")]
+    section = training.models.of(name)
+    said: list[Any] = [name, section.model_dump(mode="json", exclude={"labels"})]
     said += [_identity_of_parent(training, parent) for parent in parents_of(training.models, name)]
     if name == "ladder":
         said += [
@@ -216,6 +227,10 @@ def identity_of(training: Training, name: str) -> str:
         said += [shard.content for shard in training.task_shards]
     if name == "meta_rater":
         said += [asdict(column) for column in find_signals(training.workspace, section)]
+    if name in DIMENSIONS:
+        said += [
+            [key, blake2b(files.read_bytes(path)).hexdigest()] for key, path in section.label_paths().items()
+        ]
     if uses_target(training.recipe, name):
         said += [
             entry.model_dump(mode="json", exclude={"path", "licence"}) for entry in training.recipe.target

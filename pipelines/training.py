@@ -73,7 +73,7 @@ class Training:
 
     def path(self, name: str) -> str:
         """A local folder with a model that is there: the recipe's own, or the one trained in the workspace."""
-        return local_copy(getattr(self.models, name).path or model_path(self.workspace, name))
+        return local_copy(self.models.of(name).path or model_path(self.workspace, name))
 
     def sample(self, max_bytes: float, seed: int) -> Sample:
         """A sample of the corpus of about so many bytes of text."""

@@ -1,6 +1,7 @@
 """Raters by dimension: Meta-rater's, QuRating's and FineWeb-Edu's, toxicity, machine-written text, and any other."""
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from gristmill.models.rater import Head
@@ -25,6 +26,7 @@ class Professionalism(Prrc):
     """How much expertise reading asks for."""
 
     name: ClassVar[str] = "professionalism"
+    trained_models = MappingProxyType({"model": "professionalism"})
     meaning = "Expertise that reading asks for, from nursery rhymes to papers for experts, expected over the classes"
 
 
@@ -33,6 +35,7 @@ class Readability(Prrc):
     """How clearly the text is written."""
 
     name: ClassVar[str] = "readability"
+    trained_models = MappingProxyType({"model": "readability"})
     meaning = "Clarity and grammar, from many faults to outstandingly clear, expected over the classes"
 
 
@@ -41,6 +44,7 @@ class Reasoning(Prrc):
     """How much the text reasons."""
 
     name: ClassVar[str] = "reasoning"
+    trained_models = MappingProxyType({"model": "reasoning"})
     meaning = (
         "Depth of reasoning, from one causal remark to analyses of many layers, expected over the classes"
     )
@@ -51,6 +55,7 @@ class Cleanliness(Prrc):
     """How free of noise the text is."""
 
     name: ClassVar[str] = "cleanliness"
+    trained_models = MappingProxyType({"model": "cleanliness"})
     meaning = "Format, content and completeness of the text, from broken to clean, expected over the classes"
 
 
@@ -59,6 +64,7 @@ class EducationalValue(Dimension):
     """How well the text serves teaching at school, as FineWeb-Edu's classifier sees it."""
 
     name: ClassVar[str] = "educational_value"
+    trained_models = MappingProxyType({"model": "educational_value"})
     meaning = (
         "Use for teaching in schools, one regression clipped to 0 to 5; FineWeb-Edu keeps classes from 3 up"
     )
@@ -77,6 +83,7 @@ class Advertisement(Dimension):
     """
 
     name: ClassVar[str] = "advertisement"
+    trained_models = MappingProxyType({"model": "advertisement"})
     meaning = "Probability that there is no advertisement"
     unit = "probability"
     minimum, maximum = 0.0, 1.0
@@ -95,6 +102,7 @@ class Fluency(Dimension):
     """
 
     name: ClassVar[str] = "fluency"
+    trained_models = MappingProxyType({"model": "fluency"})
     meaning = "Probability that the text is fluent"
     unit = "probability"
     minimum, maximum = 0.0, 1.0
@@ -109,6 +117,7 @@ class Toxicity(Dimension):
     """Whether the text is rude, hateful or otherwise toxic; an axis of its own beside quality."""
 
     name: ClassVar[str] = "toxicity"
+    trained_models = MappingProxyType({"model": "toxicity"})
     meaning = "Probability that the text is toxic"
     unit = "probability"
     minimum, maximum = 0.0, 1.0
@@ -122,6 +131,7 @@ class MachineWritten(Dimension):
     """Whether a language model wrote the text."""
 
     name: ClassVar[str] = "machine_written"
+    trained_models = MappingProxyType({"model": "machine_written"})
     meaning = "Probability that a language model wrote the text"
     unit = "probability"
     minimum, maximum = 0.0, 1.0
@@ -134,6 +144,7 @@ class AnyRater(Dimension):
     """What any sequence classification or regression says, of its one value or of the label that counts."""
 
     name: ClassVar[str] = "rater"
+    trained_models = MappingProxyType({"model": "rater"})
     meaning = (
         "Expectation over the classes by their numbers, probability of the label, or output of the regression"
     )
