@@ -1,0 +1,245 @@
+"""Similarities of documents' features, in blocks, the same to the last bit whatever the block, thread or device.
+
+Features are rounded to a grid so coarse that every product and every partial sum of a float32 matrix product is a whole
+number below 2^24, which float32 holds without error. So a similarity does not depend on what else is computed with
+it: two copies of a document tie, and an optimiser that looks at few candidates sees what one that looks at all sees.
+The price is an error of cosines of about 1e-4 (standard deviation, any width).
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+Features = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Kind = Literal["cosine", "rbf"]
+
+LIMIT = 2.0**24
+"""Up to which float32 holds every whole number."""
+BLOCK = {"cpu": 2**20, "cuda": 2**27}
+"""Similarities of one block: what stays in a core's cache, and what fills a GPU."""
+BYTES_A_SIMILARITY = 16
+"""Of a block: the similarity itself, what is computed from it, and the float64 of sums."""
+NUM_SQUARINGS = 6
+"""Of the exponential's approximation, which is within 3e-5."""
+
+
+def check_features(features: Features) -> None:
+    """Refuse features that are no table of finite numbers.
+
+    Raises:
+        ValueError: If they are not, with the first row that is wrong.
+    """
+    if features.ndim != 2:
+        raise ValueError(f"features of shape {features.shape}; expected one row a document, [n, d]")
+    wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(wrong):
+        raise ValueError(
+            f"row {wrong[0]} of the features holds NaN or infinity ({len(wrong)} rows do); expected finite numbers: "
+            "leave these documents out or score them again"
+        )
+
+
+class Similarities:
+    """Similarities between documents, from 0 to 1.
+
+    Cosines below 0 count as 0, and a document of features 0 is similar to nothing, itself included. `rbf` is
+    exp(-squared distance / mean squared distance of these documents), 0 only where it is below 1e-7 or so.
+
+    Args:
+        features: float32[n, d], finite.
+        kind: `cosine` or `rbf`.
+        device: Where to compute.
+        max_bytes: Of similarities at any time. Where all fit they are computed once and kept, else in blocks.
+    """
+
+    def __init__(self, features: Features, kind: Kind, device: str = "cpu", max_bytes: int = 2**30) -> None:
+        import torch
+
+        self.kind = kind
+        grid, scale = _to_grid(features, kind)
+        self.features = torch.from_numpy(grid).to(device)
+        self.unit = scale**2 if kind == "cosine" else LIMIT
+        """What a similarity of 1 is in the whole numbers that `block` returns."""
+        self.squares = self.features.square().sum(dim=1)
+        mean = grid.mean(axis=0, dtype=np.float64)
+        spread = (
+            2 * (np.square(grid, dtype=np.float64).sum(axis=1).mean() - mean @ mean) if len(grid) else 0.0
+        )
+        self.spread = max(float(spread), 1.0)
+        self.kept: torch.Tensor | None = None
+        num_block = BLOCK["cpu" if self.features.device.type == "cpu" else "cuda"]
+        self.num_block = max(min(num_block, max_bytes // BYTES_A_SIMILARITY), 1)
+        keep_bytes = 4 * len(grid) ** 2
+        if keep_bytes + BYTES_A_SIMILARITY * self.num_block <= max_bytes:
+            self.kept = self._all()
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def block(self, rows: "torch.Tensor", columns: slice) -> "torch.Tensor":
+        """Similarities of some documents to a range of others.
+
+        Args:
+            rows: int64[m].
+            columns: The range, of length b.
+
+        Returns:
+            float32[m, b], whole numbers from 0 to `unit`; not to be written to.
+        """
+        if self.kept is not None:
+            return self.kept[rows, columns]
+        return self._compute(rows, columns)
+
+    def row(self, row: int) -> "torch.Tensor":
+        """Similarities of one document to all, float32[n], in `unit`."""
+        import torch
+
+        rows = torch.tensor([row], device=self.features.device)
+        return torch.cat([self.block(rows, columns)[0] for columns in self.columns(1)])
+
+    def columns(self, num_rows: int) -> Iterator[slice]:
+        """All documents, cut into ranges such that a block of so many rows and a range is small enough."""
+        step = max(self.num_block // max(num_rows, 1), 1)
+        for start in range(0, len(self), step):
+            yield slice(start, min(start + step, len(self)))
+
+    def row_blocks(self, rows: "torch.Tensor") -> Iterator["torch.Tensor"]:
+        """Documents in parts such that a square block of them is small enough."""
+        return iter(rows.split(self.side))
+
+    @property
+    def side(self) -> int:
+        """Rows of a square block."""
+        return int(self.num_block**0.5)
+
+    def own(self) -> "torch.Tensor":
+        """Similarities of documents to themselves, float64[n], in `unit`."""
+        import torch
+
+        if self.kind == "cosine":
+            return self.squares.double()
+        return torch.full_like(self.squares, self.unit, dtype=torch.float64)
+
+    def sums(self) -> "torch.Tensor":
+        """Sum of each document's similarities to all, float64[n], in `unit`; a pair is computed once for both."""
+        import torch
+
+        sums = torch.zeros(len(self), dtype=torch.float64, device=self.features.device)
+        rows = torch.arange(len(self), device=self.features.device)
+        for part in self.row_blocks(rows):
+            start, end = int(part[0]), int(part[-1]) + 1
+            for first in range(start, len(self), self.side):
+                columns = slice(first, min(first + self.side, len(self)))
+                block = self.block(part, columns).double()
+                sums[start:end] += block.sum(dim=1)
+                if first != start:
+                    sums[columns] += block.sum(dim=0)
+        return sums
+
+    def _all(self) -> "torch.Tensor":
+        import torch
+
+        num_rows = len(self)
+        everything = torch.empty(num_rows, num_rows, device=self.features.device)
+        for rows in self.row_blocks(torch.arange(num_rows, device=self.features.device)):
+            for columns in self.columns(len(rows)):
+                everything[rows, columns] = self._compute(rows, columns)
+        return everything
+
+    def _compute(self, rows: "torch.Tensor", columns: slice) -> "torch.Tensor":
+        products = self.features[rows] @ self.features[columns].T
+        if self.kind == "cosine":
+            return products.clamp_min_(0)
+        distances = products.mul_(-2).add_(self.squares[columns]).add_(self.squares[rows, None])
+        return _exponential(distances.div_(self.spread)).mul_(self.unit).round_()
+
+
+def assign(
+    features: Features, chosen: Rows, *, kind: Kind = "cosine", device: str = "cpu", max_bytes: int = 2**30
+) -> tuple[Rows, Features]:
+    """The chosen document that represents each: the most similar one, the first in `chosen` among equals.
+
+    A chosen document represents itself.
+
+    Args:
+        features: float32[n, d], finite.
+        chosen: Rows, at least one, int64[k].
+        kind: Of similarity.
+        device: Where to compute.
+        max_bytes: Of similarities at any time.
+
+    Returns:
+        The chosen row, int64[n], and the similarity to it from 0 to 1, float32[n].
+
+    Raises:
+        ValueError: If nothing is chosen, or features are no finite numbers.
+    """
+    import torch
+
+    check_features(features)
+    if len(chosen) == 0:
+        raise ValueError("found no chosen documents to represent the others; expected at least one")
+    similarities = Similarities(features, kind, device, max_bytes)
+    rows = torch.from_numpy(np.asarray(chosen, np.int64)).to(similarities.features.device)
+    best = torch.full((len(features),), -1.0, device=rows.device)
+    nearest = torch.zeros(len(features), dtype=torch.int64, device=rows.device)
+    for part in similarities.row_blocks(rows):
+        for columns in similarities.columns(len(part)):
+            block = similarities.block(part, columns)
+            places = block.argmax(dim=0)
+            values = block.gather(0, places[None])[0]
+            better = values > best[columns]
+            best[columns] = torch.where(better, values, best[columns])
+            nearest[columns] = torch.where(better, part[places], nearest[columns])
+    nearest[rows] = rows
+    best[rows] = similarities.own()[rows].float()
+    scaled = (best / similarities.unit).clamp_max_(1)
+    return nearest.cpu().numpy(), scaled.cpu().numpy()
+
+
+def _to_grid(features: Features, kind: Kind) -> tuple[Features, float]:
+    """Features as whole numbers, float32[n, d], and the largest norm that they were brought to.
+
+    Cosines: unit vectors times a scale such that no product of two exceeds 2^24. RBF: the same centred features with
+    the longest brought to the scale, such that no squared distance, at most four times its square, exceeds 2^24.
+    """
+    num_rows, width = features.shape
+    scale = (LIMIT**0.5 if kind == "cosine" else LIMIT**0.5 / 2) - width**0.5 / 2
+    if scale < 1:
+        raise ValueError(f"features of width {width:,}; expected fewer than a million")
+    grid = np.empty((num_rows, width), np.float32)
+    center = features.mean(axis=0, dtype=np.float64) if kind == "rbf" and num_rows else np.zeros(width)
+    longest = 0.0
+    if kind == "rbf":
+        for part in _parts(num_rows):
+            norms = np.linalg.norm(features[part].astype(np.float64) - center, axis=1)
+            longest = max(longest, float(norms.max()))
+    for part in _parts(num_rows):
+        centered = features[part].astype(np.float64) - center
+        norms = longest if kind == "rbf" else np.linalg.norm(centered, axis=1, keepdims=True)
+        grid[part] = np.rint(centered * (scale / np.where(norms > 0, norms, 1)))
+    return grid, scale
+
+
+def _parts(num_rows: int) -> Iterator[slice]:
+    step = 8192
+    for start in range(0, num_rows, step):
+        yield slice(start, min(start + step, num_rows))
+
+
+def _exponential(values: "torch.Tensor") -> "torch.Tensor":
+    """exp(-values) for values >= 0, in place, by operations that every device rounds alike.
+
+    exp(-t) is about ((1 - t/2m) / (1 + t/2m))^m, here with m = 64.
+    """
+    half = values.div_(2 ** (NUM_SQUARINGS + 1))
+    result = (1 - half).clamp_min_(0).div_(half.add_(1))
+    for _ in range(NUM_SQUARINGS):
+        result.square_()
+    return result
