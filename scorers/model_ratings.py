@@ -105,7 +105,14 @@ class ModelRatings(Scorer):
 
     @property
     def _reading(self) -> Reading:
-        return Reading(self.head, self.label, self.window, self.long_texts, self.special_tokens, self.dtype)
+        return Reading(
+            head=self.head,
+            label=self.label,
+            window=self.window,
+            long_texts=self.long_texts,
+            special_tokens=self.special_tokens,
+            dtype=self.dtype,
+        )
 
     @cached_property
     def _outputs(self) -> Outputs:

@@ -84,6 +84,19 @@ def test_neither_batches_nor_their_budget_change_a_rating(bert, texts, budget):
     np.testing.assert_allclose(together, np.concatenate([np.empty((0, 3)), *alone]), atol=2e-5)
 
 
+def test_the_number_of_threads_changes_no_bit(bert):
+    rater, before = load_rater(str(bert), VALUES), torch.get_num_threads()
+    found = []
+    try:
+        for num_threads in (1, 3):
+            torch.set_num_threads(num_threads)
+            found.append(rater.rate(strings(TEXTS * 9)).values.tobytes())
+            assert torch.get_num_threads() == num_threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
 def test_text_without_tokens_is_all_zeros(bert):
     found = load_rater(str(bert), Reading()).rate(strings(["", PROSE, "\0"]))
     assert found.values[[0, 2]].tolist() == [[0], [0]]
