@@ -2,7 +2,7 @@
 
     python tests/bench/bench_raters.py [--documents N] [--contexts 512 2048] [--batch-size 32] [--corpus FOLDER]
 
-Both rate the same documents by the same models, float32 and random weights, a BERT and a ModernBERT of about 4 million
+Both rate the same documents by the same models, float32 and random weights, a BERT and a ModernBERT of about 5 million
 parameters, in seconds of CPU on one thread, the faster of `--runs` runs in turn. Both read the first window of each
 document. Ours is the whole path: Arrow shard on disk -> ratings in Parquet. The peer is `pipeline` of transformers
 with truncation and batches, otherwise as it is: documents in memory, in corpus order, padded to the longest of a batch.
