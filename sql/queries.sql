@@ -79,6 +79,51 @@ FROM ranked
 GROUP BY source
 ORDER BY source
 
+-- name: joint_report
+-- One row per source, year and quarters of two scores, such as quality and toxicity: documents and characters, the share
+-- of the source and year, and the share of the first score's quarter. Quarters, 1 the lowest, are by rank in the corpus,
+-- where equal values share the mean of theirs; a value that is no finite number has none.
+-- parameter: first column
+-- parameter: second column
+WITH valued AS (
+    SELECT
+        source,
+        year,
+        num_chars,
+        CASE WHEN isfinite(scores.{first}::DOUBLE) THEN scores.{first}::DOUBLE END AS a,
+        CASE WHEN isfinite(scores.{second}::DOUBLE) THEN scores.{second}::DOUBLE END AS b
+    FROM scores JOIN documents USING (doc_id)
+),
+ranked AS (
+    SELECT
+        *,
+        (percent_rank() OVER by_a + cume_dist() OVER by_a) / 2 AS rank_a,
+        (percent_rank() OVER by_b + cume_dist() OVER by_b) / 2 AS rank_b
+    FROM valued
+    WINDOW by_a AS (PARTITION BY a IS NULL ORDER BY a), by_b AS (PARTITION BY b IS NULL ORDER BY b)
+),
+quartered AS (
+    SELECT
+        source,
+        year,
+        num_chars,
+        CASE WHEN a IS NOT NULL THEN least(1 + floor(4 * rank_a), 4)::INTEGER END AS first_quarter,
+        CASE WHEN b IS NOT NULL THEN least(1 + floor(4 * rank_b), 4)::INTEGER END AS second_quarter
+    FROM ranked
+)
+SELECT
+    source,
+    year,
+    first_quarter,
+    second_quarter,
+    count(*) AS num_documents,
+    sum(num_chars) AS num_chars,
+    round(count(*) / sum(count(*)) OVER (PARTITION BY source, year), 4) AS share,
+    round(count(*) / sum(count(*)) OVER (PARTITION BY source, year, first_quarter), 4) AS share_of_first_quarter
+FROM quartered
+GROUP BY source, year, first_quarter, second_quarter
+ORDER BY source, year, first_quarter, second_quarter
+
 -- name: strength_by_source
 -- One row per source: predictive strength of its seed documents, and the shares at both ends.
 SELECT

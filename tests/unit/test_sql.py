@@ -3,7 +3,10 @@
 import io
 import json
 import os
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 
 import duckdb
@@ -89,6 +92,7 @@ QUERY_GRAIN = {
     "threshold_sweep": ["threshold", "source", "year"],
     "score_summary": ["source"],
     "score_agreement": ["source"],
+    "joint_report": ["source", "year", "first_quarter", "second_quarter"],
     "strength_by_source": ["source"],
     "strength_by_host": ["host"],
     "dropped_from_host": ["selection", "doc_id"],
@@ -443,6 +447,48 @@ def test_threshold_sweep_counts_what_a_threshold_would_keep(full):
     assert all(
         row["keep_rate_at_least"] + row["keep_rate_below"] == pytest.approx(1, abs=1e-3) for row in rows
     )
+
+
+def quarters(values):
+    """The quarter of each value by the mean rank of its equals, None where it is no finite number."""
+    finite = sorted(value for value in values if isfinite(value))
+    below = [bisect_left(finite, value) / max(len(finite) - 1, 1) for value in values]
+    reached = [bisect_right(finite, value) / len(finite) for value in values]
+    return [
+        min(1 + int(2 * (low + high)), 4) if isfinite(value) else None
+        for value, low, high in zip(values, below, reached, strict=True)
+    ]
+
+
+def test_quarters_of_two_scores_stand_side_by_side(full):
+    numbers = [Numbers().numbers(row.text) for row in ROWS]
+    first, second = (quarters([row[place] for row in numbers]) for place in (0, 1))
+    expected = {}
+    for row, *cell in zip(ROWS, first, second, strict=True):
+        found = expected.setdefault((row.source, row.year, *cell), [0, 0])
+        found[0] += 1
+        found[1] += len(row.text)
+    rows = named(full, "joint_report").to_pylist()
+    columns = ("source", "year", "first_quarter", "second_quarter")
+    found = {tuple(row[name] for name in columns): [row["num_documents"], row["num_chars"]] for row in rows}
+    assert found == expected
+    of_group = Counter(row.source for row in ROWS if row.year is None)
+    for row in rows:
+        if row["year"] is None:
+            assert row["share"] == pytest.approx(row["num_documents"] / of_group[row["source"]], abs=1e-4)
+    high = [row for row in rows if (row["source"], row["year"], row["first_quarter"]) == ("web", None, 1)]
+    assert sum(row["share_of_first_quarter"] for row in high) == pytest.approx(1, abs=1e-3)
+    assert len(high) > 1
+
+
+def test_what_has_no_finite_score_has_no_quarter(tmp_path):
+    scorers = (Numbers(shift=float("nan")), ExactDuplicate())
+    mill = build(tmp_path / "mill", [ROWS[:12]], scorers)
+    with open_catalog(mill.workspace) as connection:
+        rows = named(connection, "joint_report").to_pylist()
+    assert {row["first_quarter"] for row in rows} == {None}
+    assert sum(row["num_documents"] for row in rows) == 12
+    assert len({row["second_quarter"] for row in rows}) > 1
 
 
 def test_every_score_column_is_traced_to_its_maker(full):
