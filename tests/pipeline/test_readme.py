@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.select_sql import compile_selection
 from gristmill.pipelines.train_models import models_of, wanted_models
 from gristmill.scorers.registry import make_scorer
@@ -125,3 +126,19 @@ def test_the_raters_of_the_readme_are_scorers_with_such_options() -> None:
         "machine_written",
         "rater",
     ]
+
+
+def test_the_weighing_of_signals_is_a_sound_recipe_and_filters_have_inverses(tmp_path: Path) -> None:
+    (content,) = [content for language, content in blocks("Weighing quality signals") if language == "yaml"]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
+    recipe = load_recipe(str(path))
+    assert models_of(recipe, ["meta_rater"]) == ["tokenizer", "meta_rater"]
+    assert recipe.models.meta_rater.signals["rps_doc_word_count"] == "highest"
+    scorers = [make_scorer("meta_rater", {"model": "weights"}), make_scorer("toxicity", {"model": "rater"})]
+    section = README.split("\n## Weighing quality signals\n")[1].split("\n## ")[0]
+    rules = [yaml.safe_load(rule) for rule in re.findall(r"`((?:where|top): {[^`]*})`", section)]
+    assert [name for rule in rules for name in rule] == ["where", "where", "top"]
+    for rule in rules:
+        selection = Selection.model_validate({"name": "filtered", **rule})
+        compile_selection(recipe, selection, scorers, "select")
