@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.pipelines import files
@@ -50,7 +49,7 @@ class Pool:
     def contains(self, shard: Shard) -> pa.BooleanArray:
         """Which documents of a shard it holds."""
         with files.open_read(self.workspace.decisions(self.selection, shard.name)) as file:
-            table = pq.read_table(file, columns=["kept", "step"])
+            table = files.read_table(file, columns=["kept", "step"])
         if self.name != RANDOM:
             return table["kept"].combine_chunks()
         dropped = pc.is_in(table["step"], pa.array(["empty", "block"]))
@@ -62,7 +61,7 @@ class Pool:
         total = 0
         for shard in self.shards:
             with files.open_read(self.workspace.documents(shard.name)) as file:
-                sizes = pq.read_table(file, columns=["num_bytes"])["num_bytes"]
+                sizes = files.read_table(file, columns=["num_bytes"])["num_bytes"]
             total += pc.sum(sizes.filter(self.contains(shard))).as_py() or 0
         return total
 

@@ -146,7 +146,9 @@ def _describe(corpus: Corpus, rows: Rows) -> tuple[Rows, npt.NDArray[np.uint64]]
     for number in np.unique(numbers).tolist():
         local = rows[numbers == number] - corpus.starts[number]
         with files.open_read(corpus.workspace.documents(corpus.shards[number].name)) as file:
-            table = pq.read_table(file, columns=["doc_id", "source"]).take(pa.array(local)).combine_chunks()
+            table = (
+                files.read_table(file, columns=["doc_id", "source"]).take(pa.array(local)).combine_chunks()
+            )
         sources = table["source"].to_pylist()
         ranks.append(np.array([preferred.get(source, len(preferred)) for source in sources], np.int64))
         halves.append(uuid_halves(table["doc_id"].combine_chunks()))
@@ -208,7 +210,7 @@ def read_clusters(workspace: Workspace, shard: Shard) -> pa.Array:
     if footer is None or footer["content"] != shard.content:
         raise SelectionError(f"{shard.name} has no marked duplicates; run `gristmill dedup` first")
     with files.open_read(path) as file:
-        table = pq.read_table(file, columns=["position", "cluster_id"]).combine_chunks()
+        table = files.read_table(file, columns=["position", "cluster_id"]).combine_chunks()
     where = np.full(shard.num_rows, -1)
     where[table["position"].to_numpy()] = np.arange(len(table))
     return table["cluster_id"].combine_chunks().take(pa.array(where, mask=where < 0))
@@ -229,5 +231,5 @@ def _read_work(corpus: Corpus, work: str, prefix: str, expected: pa.Schema) -> p
     for item in files.list_folder(corpus.workspace.path(work)):
         if item.path.rpartition("/")[2].startswith(prefix):
             with files.open_read(item.path) as file:
-                tables.append(pq.read_table(file))
+                tables.append(files.read_table(file))
     return pa.concat_tables(tables)

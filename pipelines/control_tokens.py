@@ -218,7 +218,7 @@ def _kept_scores(plan: TokenPlan, rater: Rater, part: str) -> pa.Table:
         if read_footer(path) is None:
             raise SelectionError(f"{shard} has no scores of {rater.scorer.name}; run `gristmill score` first")
         with files.open_read(path) as file:
-            scores = pq.read_table(file, columns=["doc_id", rater.column])
+            scores = files.read_table(file, columns=["doc_id", rater.column])
         tables.append(scores.filter(read_decisions(plan.workspace, plan.selection, shard)["kept"]))
     table = pa.concat_tables(tables).rename_columns(["doc_id", "score"])
     return table.set_column(1, "score", table["score"].cast(pa.float64()))

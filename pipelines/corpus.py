@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 
-import pyarrow.parquet as pq
-
 from gristmill.pipelines import files
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger, require_footer
 from gristmill.pipelines.plan_splits import IngestPlan
@@ -68,7 +66,7 @@ def count_duplicate_ids(workspace: Workspace, shards: Sequence[Shard]) -> int:
         connection.execute("CREATE TABLE ids (source VARCHAR, id VARCHAR)")
         for shard in shards:
             with files.open_read(workspace.documents(shard.name)) as file:
-                connection.register("shard", pq.read_table(file, columns=["source", "id"]))
+                connection.register("shard", files.read_table(file, columns=["source", "id"]))
             connection.execute("INSERT INTO ids SELECT source, id FROM shard WHERE id IS NOT NULL")
             connection.unregister("shard")
         shared = "SELECT 1 FROM ids GROUP BY source, id HAVING count(*) > 1"

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
 from gristmill.pipelines.model_files import localised
@@ -46,7 +45,7 @@ def read_scores(
     for name, version in sorted(versions.items()):
         scorer, _, fingerprint = version.partition("/")
         with files.open_read(workspace.scores(scorer, fingerprint, shard)) as file:
-            found = pq.read_table(file, columns=["doc_id", name])
+            found = files.read_table(file, columns=["doc_id", name])
         if columns and found["doc_id"] != columns["doc_id"]:
             raise ScorerError(f"{shard}: scores of {scorer} are not in the order of the others; score again")
         columns |= {column: found[column] for column in found.column_names}

@@ -111,7 +111,7 @@ def read_ledger(workspace: Workspace, stage: str) -> list[LedgerRow]:
     if not files.exists(path):
         return []
     with files.open_read(path) as file:
-        rows = pq.read_table(file).to_pylist()
+        rows = files.read_table(file).to_pylist()
     return [LedgerRow(**{**row, "reasons": dict(row["reasons"])}) for row in rows]
 
 

@@ -90,7 +90,7 @@ class Corpus:
         """Signatures and numbers of shingles of a shard's documents, uint32[n, num_perm] and int64[n]."""
         path = self.workspace.scores(self.scorer.name, self.scorer.fingerprint(), self.shards[number].name)
         with files.open_read(path) as file:
-            table = pq.read_table(file, columns=["minhash_signature", "num_shingles"]).combine_chunks()
+            table = files.read_table(file, columns=["minhash_signature", "num_shingles"]).combine_chunks()
         return signature_values(table["minhash_signature"].combine_chunks()), table["num_shingles"].to_numpy()
 
     def read_shingles(self, number: int, rows: Rows) -> list[npt.NDArray[np.uint64]]:

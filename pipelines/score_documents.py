@@ -14,7 +14,6 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
 from gristmill.pipelines.allocator import keep_freed_memory
@@ -207,7 +206,7 @@ class _Steps:
         found = read_footer(path)
         if found is not None and found["content"] == self.shard.content and found["num_rows"] == len(batch):
             with files.open_read(path) as file:
-                (scores,) = pq.read_table(file, schema=scorer.schema()).combine_chunks().to_batches()
+                (scores,) = files.read_table(file, schema=scorer.schema()).combine_chunks().to_batches()
             return scores
         scores = score_batch(scorer, batch, self.shard.name)
         write_side_file(path, pa.Table.from_batches([scores]), footer)

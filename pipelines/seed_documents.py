@@ -136,7 +136,7 @@ def plan_seeds(workspace: Workspace, shards: Sequence[Shard], rule: SeedRule) ->
 def _documents(workspace: Workspace, shard: Shard, rule: SeedRule) -> pa.Table:
     """Host, key and size of the documents of a shard that are not blank, and whether a model has seen them."""
     with files.open_read(workspace.documents(shard.name)) as file:
-        table = pq.read_table(file, columns=["doc_id", "host", "source", "num_bytes", "blank"])
+        table = files.read_table(file, columns=["doc_id", "host", "source", "num_bytes", "blank"])
     seen = np.zeros(len(table), np.bool_)
     for sample in rule.seen:
         keys = random_keys(table["doc_id"], sample.seed)
@@ -158,7 +158,7 @@ def write_seeds(part: int, workspace: Workspace, seeds: Workspace) -> str:
     if files.exists(seeds.documents(name)):
         return name
     with files.open_read(seeds.path(PLAN)) as file:
-        plan = pq.read_table(file, filters=[("part", "=", part)])
+        plan = files.read_table(file, filters=[("part", "=", part)])
     twins = []
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with (
@@ -170,7 +170,7 @@ def write_seeds(part: int, workspace: Workspace, seeds: Workspace) -> str:
             for batch in take_rows(read_batches(workspace, shard), rows):
                 writer.write_batch(batch)
             with files.open_read(workspace.documents(shard)) as documents:
-                twins.append(pq.read_table(documents, schema=schema.DOCUMENTS).take(rows))
+                twins.append(files.read_table(documents, schema=schema.DOCUMENTS).take(rows))
     twin = pa.concat_tables(twins).set_column(
         schema.DOCUMENTS.get_field_index("shard"),
         schema.DOCUMENTS.field("shard"),

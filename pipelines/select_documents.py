@@ -17,7 +17,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gristmill import sql
 from gristmill.pipelines import files
@@ -235,7 +234,7 @@ def read_columns(
         schema.DOCUMENTS.names
     )
     with files.open_read(workspace.documents(shard.name)) as file:
-        table = pq.read_table(file, columns=sorted(names))
+        table = files.read_table(file, columns=sorted(names))
     if NEAR in columns:
         table = table.append_column(NEAR, read_clusters(workspace, shard))
     for scorer in scorers:
@@ -247,7 +246,7 @@ def read_columns(
         if footer is None or footer["content"] != shard.content:
             raise SelectionError(f"{shard.name} has no scores of {scorer.name}; run `gristmill score` first")
         with files.open_read(path) as file:
-            scores = pq.read_table(file, columns=["doc_id", *wanted])
+            scores = files.read_table(file, columns=["doc_id", *wanted])
         if not scores["doc_id"].equals(table["doc_id"]):
             raise SelectionError(
                 f"{path}: its doc_ids are not those of {shard.name}; delete it and score again"

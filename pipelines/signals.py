@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
 from gristmill.pipelines.recipe_models import MetaRaterModel
@@ -69,6 +68,6 @@ def read_signal(workspace: Workspace, column: SignalColumn, shard: str) -> Numbe
     """A signal of every document of a shard, NaN where missing, float64[n]."""
     path = workspace.scores(column.scorer, column.fingerprint, shard)
     with files.open_read(path) as file:
-        values = pq.read_table(file, columns=[column.name])[column.name]
+        values = files.read_table(file, columns=[column.name])[column.name]
     numbers: Numbers = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
     return numbers

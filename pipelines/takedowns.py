@@ -2,7 +2,6 @@
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
 from gristmill.pipelines.catalog import TAKEDOWNS
@@ -56,7 +55,7 @@ def _note(selection: str, num_found: int) -> list[str]:
 def find_blocked(path: str, name: str, selection: str, block_lists: BlockLists) -> pa.Table:
     """The rows of one dataset file that a block list names, with the reason."""
     with files.open_read(path) as file:
-        table = pq.read_table(file, columns=COLUMNS).combine_chunks()
+        table = files.read_table(file, columns=COLUMNS).combine_chunks()
     table = table.append_column(
         "host", hosts(table["url"].combine_chunks()) if len(table) else pa.array([], pa.string())
     )

@@ -260,4 +260,4 @@ def _write_strengths(
 
 def _read(path: str) -> pa.Table:
     with files.open_read(path) as file:
-        return pq.read_table(file)
+        return files.read_table(file)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
 from gristmill.pipelines.cluster_duplicates import STAGE as DEDUP
@@ -112,7 +111,7 @@ def _check_shard(workspace: Workspace, shard: Shard) -> Iterator[str]:
     check_conservation([ledger_row(workspace, shard.name)])
     path = workspace.documents(shard.name)
     with files.open_read(path) as file:
-        table = pq.read_table(file, page_checksum_verification=True)
+        table = files.read_table(file, page_checksum_verification=True)
     if len(table) != shard.num_rows or content_digest(table) != shard.content:
         yield f"{path}: not the {shard.num_rows:,} documents of the manifest"
     row = 0
@@ -148,8 +147,8 @@ def _check_aligned(workspace: Workspace, shard: Shard, path: str, *, required: b
         yield f"{path}: made from other documents"
         return
     with files.open_read(path) as side, files.open_read(workspace.documents(shard.name)) as documents:
-        doc_ids = pq.read_table(side, page_checksum_verification=True).select(["doc_id"])
-        same = doc_ids.equals(pq.read_table(documents, columns=["doc_id"]))
+        doc_ids = files.read_table(side, page_checksum_verification=True).select(["doc_id"])
+        same = doc_ids.equals(files.read_table(documents, columns=["doc_id"]))
     if not same:
         yield f"{path}: doc_ids are not those of {shard.name}"
 
@@ -161,8 +160,8 @@ def _check_duplicates(workspace: Workspace, shard: Shard, path: str) -> Iterator
         yield f"{path}: made from other documents"
         return
     with files.open_read(path) as side, files.open_read(workspace.documents(shard.name)) as documents:
-        table = pq.read_table(side, page_checksum_verification=True)
-        expected = pq.read_table(documents, columns=["doc_id"]).take(table["position"])
+        table = files.read_table(side, page_checksum_verification=True)
+        expected = files.read_table(documents, columns=["doc_id"]).take(table["position"])
     if not table.select(["doc_id"]).equals(expected):
         yield f"{path}: doc_ids are not those of {shard.name}"
 

@@ -13,7 +13,6 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
 from gristmill.pipelines.cut_windows import WINDOW, cut_windows
@@ -121,7 +120,7 @@ def plan_parts(
                 f"selection {selection!r} has no decisions for {shard.name}; run `gristmill select`"
             )
         with files.open_read(workspace.documents(shard.name)) as documents:
-            num_bytes = pq.read_table(documents, columns=["num_bytes"])["num_bytes"]
+            num_bytes = files.read_table(documents, columns=["num_bytes"])["num_bytes"]
         num_bytes = num_bytes.filter(read_decisions(workspace, selection, shard.name)["kept"])
         if not len(num_bytes):
             continue
@@ -209,7 +208,7 @@ def kept_rows(
 def read_decisions(workspace: Workspace, selection: str, shard: str) -> pa.Table:
     """Which documents of a shard a selection keeps, and which windows of them, in their order."""
     with files.open_read(workspace.decisions(selection, shard)) as file:
-        return pq.read_table(file, columns=["kept", "windows"])
+        return files.read_table(file, columns=["kept", "windows"])
 
 
 def count_documents(rows: pa.Table) -> int:
