@@ -19,7 +19,7 @@ def save_checkpoint(
     Args:
         path: The file.
         model: Whose weights are kept.
-        optimizer: AdamW after at least one step over all of them.
+        optimizer: AdamW over them.
         metadata: What else the training needs to go on.
     """
     from safetensors.torch import save_file
@@ -27,7 +27,8 @@ def save_checkpoint(
     tensors = {}
     for name, weight in model.named_parameters():
         tensors[f"weight.{name}"] = weight.detach()
-        tensors |= {f"{moment}.{name}": optimizer.state[weight][moment] for moment in MOMENTS}
+        if weight in optimizer.state:  # not a weight that no step has used
+            tensors |= {f"{moment}.{name}": optimizer.state[weight][moment] for moment in MOMENTS}
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
     save_file(tensors, aside, metadata=dict(metadata))
@@ -56,7 +57,10 @@ def restore_checkpoint(path: Path, model: Any, optimizer: "torch.optim.Optimizer
     from safetensors import safe_open
 
     with safe_open(path, "pt", device=str(model.device)) as file, torch.no_grad():
+        known = set(file.keys())
         for name, weight in model.named_parameters():
             weight.copy_(file.get_tensor(f"weight.{name}"))
+            if f"{MOMENTS[0]}.{name}" not in known:
+                continue
             moments = {moment: file.get_tensor(f"{moment}.{name}") for moment in MOMENTS}
             optimizer.state[weight] = {"step": torch.tensor(float(num_steps)), **moments}

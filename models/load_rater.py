@@ -4,6 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from gristmill.models import rater_head, sequence_classifier
+from gristmill.models.hugging_face import CONFIG
 from gristmill.models.rater import RATER_FILE, Outputs, Rater, Reading
 
 
@@ -18,16 +19,14 @@ def describe(path: str, reading: Reading) -> Outputs:
     Raises:
         ValueError: If it cannot be used: in one line what was found, what was expected and what to do.
     """
-    return (
-        rater_head.describe(Path(path))
-        if is_trained_here(path)
-        else sequence_classifier.describe(path, reading)
-    )
+    if _is_head(path):
+        return rater_head.describe(Path(path))
+    return sequence_classifier.describe(path, _known(path, reading))
 
 
 def digest(path: str) -> str:
     """BLAKE2b of all that a rater's numbers depend on, 32 hexadecimal digits, of one that was described."""
-    return rater_head.digest(Path(path)) if is_trained_here(path) else sequence_classifier.digest(path)
+    return rater_head.digest(Path(path)) if _is_head(path) else sequence_classifier.digest(path)
 
 
 def load_rater(path: str, reading: Reading) -> Rater:
@@ -36,9 +35,19 @@ def load_rater(path: str, reading: Reading) -> Rater:
     Raises:
         ValueError: If it cannot be used.
     """
-    if is_trained_here(path):
+    if _is_head(path):
         return rater_head.RaterHead.load(Path(path))
-    return sequence_classifier.SequenceClassifier.load(path, reading)
+    return sequence_classifier.SequenceClassifier.load(path, _known(path, reading))
+
+
+def _is_head(path: str) -> bool:
+    """Whether a rater is a linear head, and no fine-tuned encoder."""
+    return is_trained_here(path) and not (Path(path) / CONFIG).is_file()
+
+
+def _known(path: str, reading: Reading) -> Reading:
+    """How a model reads documents: one that was trained here as it was trained."""
+    return Reading() if is_trained_here(path) else reading
 
 
 @lru_cache(maxsize=8)

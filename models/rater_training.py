@@ -16,6 +16,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from gristmill.models.bag_of_words import Rarity, count_words
+from gristmill.models.rater import Rater
 from gristmill.models.rater_head import RaterHead, softmax
 from gristmill.models.rater_quality import RaterQuality, macro_f1, rater_quality, spearman, word_counts
 
@@ -92,31 +93,32 @@ def train_head(name: str, train: LabelledTexts, val: LabelledTexts, kind: Kind) 
         dense = np.zeros((len(rarity.weights), len(bias)), np.float32)
         dense[columns] = weights
         head = RaterHead(name, classes, rarity, dense, bias)
-        choices[penalty] = score = _selection_score(head, val)
+        choices[penalty] = score = selection_score(head, val)
         if best is None or score > best[0]:
             best = score, penalty, head
     assert best is not None
     return TrainedHead(best[2], best[1], choices)
 
 
-def judge(head: RaterHead, texts: LabelledTexts) -> RaterQuality:
-    """The quality of a head by texts that it was not trained on."""
-    values, likeliest = _rated(head, texts.texts)
+def judge(rater: Rater, texts: LabelledTexts) -> RaterQuality:
+    """The quality of a rater by texts that it was not trained on."""
+    values, likeliest = _rated(rater, texts.texts)
     return rater_quality(values, texts.labels, word_counts(texts.texts), likeliest)
 
 
-def _selection_score(head: RaterHead, val: LabelledTexts) -> float:
-    values, likeliest = _rated(head, val.texts)
+def selection_score(rater: Rater, val: LabelledTexts) -> float:
+    """What a rater is chosen by: macro-F1 of the likeliest classes, or Spearman of a regression."""
+    values, likeliest = _rated(rater, val.texts)
     return macro_f1(likeliest, val.labels) if likeliest is not None else spearman(values, val.labels) or 0.0
 
 
-def _rated(head: RaterHead, texts: pa.LargeStringArray) -> tuple[Numbers, Numbers | None]:
+def _rated(rater: Rater, texts: pa.LargeStringArray) -> tuple[Numbers, Numbers | None]:
     """Values, and what the likeliest class is worth."""
-    ratings = head.rate(texts)
+    ratings = rater.rate(texts)
     values = ratings.values[:, 0].astype(np.float64)
-    if head.classes is None or ratings.probabilities is None:
+    if rater.classes is None or ratings.probabilities is None:
         return values, None
-    return values, np.array(head.classes)[ratings.probabilities.argmax(axis=1)]
+    return values, np.array(rater.classes)[ratings.probabilities.argmax(axis=1)]
 
 
 def _solutions(

@@ -104,7 +104,7 @@ class SequenceClassifier:
         """
         from transformers import AutoModelForSequenceClassification
 
-        tokenizer, plan = _plan(path, reading)
+        tokenizer, plan = plan_reading(path, reading)
         model = load_model(AutoModelForSequenceClassification, path, reading.dtype)
         # Models that decide at the last token look for it before the padding.
         model.config.get_text_config().pad_token_id = plan.template.padding
@@ -243,7 +243,7 @@ def describe(path: str, reading: Reading) -> Outputs:
         ModelError: If the directory cannot hold a usable model.
         RaterError: If it is no sequence classification, or not clear what its outputs mean.
     """
-    return _plan(path, reading)[1].meaning.outputs
+    return plan_reading(path, reading)[1].meaning.outputs
 
 
 def digest(path: str) -> str:
@@ -251,7 +251,13 @@ def digest(path: str) -> str:
     return digest_of(path, (CONFIG, TOKENIZER_CONFIG))
 
 
-def _plan(path: str, reading: Reading) -> tuple[Tokenizer, Plan]:
+def plan_reading(path: str, reading: Reading) -> tuple[Tokenizer, Plan]:
+    """A model's tokenizer and how it reads documents, from its small files alone.
+
+    Raises:
+        ModelError: If the directory cannot hold a usable model.
+        RaterError: If it is no sequence classification, or not clear what its outputs mean.
+    """
     config, tokenizer = check_files(path, KIND)
     architectures = config.get("architectures") or []
     if not any(name.endswith("ForSequenceClassification") for name in architectures):

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from gristmill.pipelines.recipe_values import Section, Seed, Text
+from gristmill.pipelines.recipe_values import Count, Rate, Section, Seed, Text
 
 
 class LabelFiles(Section):
@@ -29,8 +29,19 @@ class LabelFiles(Section):
         return self
 
 
+class Encoder(Section):
+    """A Hugging Face encoder to fine-tune: its `path`, and how; `window` is in tokens."""
+
+    path: Text
+    epochs: Count = 10
+    batch_size: Count = 64
+    learning_rate: Rate = 5e-5
+    window: Count = 2048
+    seed: Seed = 42
+
+
 class RaterModel(Section):
-    """A rater: given by its `path`, or a linear head over words and pairs of words, trained on `labels`.
+    """A rater: given by its `path`, or trained on `labels`: a linear head over words and pairs, or an `encoder`.
 
     `text` and `label` name fields; `classes` says what labels in words are worth. In `classification` each different
     label is a class. One file is divided into train, val and test by a hash of its texts, or of the field `group`: what
@@ -44,6 +55,7 @@ class RaterModel(Section):
     label: Text = "label"
     classes: dict[str, float] = {}
     group: Text | None = None
+    encoder: Encoder | None = None
     seed: Seed = 0
 
     @field_validator("labels", mode="before")
@@ -61,6 +73,11 @@ class RaterModel(Section):
             raise ValueError("group says how one file is divided; leave it out where each part has a file")
         return self
 
+    def model_paths(self) -> dict[str, str]:
+        """Key -> path of the rater or the encoder that is given."""
+        given = {"path": self.path, "encoder.path": None if self.encoder is None else self.encoder.path}
+        return {key: path for key, path in given.items() if path is not None}
+
     def label_paths(self) -> dict[str, str]:
         """Key -> path of the files with labels."""
         return {} if self.labels is None else self.labels.paths()
@@ -70,7 +87,8 @@ class RaterModel(Section):
         path = None if self.path is None else change(self.path)
         changed = {key: change(file) for key, file in self.label_paths().items()}
         labels = None if self.labels is None else self.labels.model_copy(update=changed)
-        return self.model_copy(update={"path": path, "labels": labels})
+        encoder = self.encoder and self.encoder.model_copy(update={"path": change(self.encoder.path)})
+        return self.model_copy(update={"path": path, "labels": labels, "encoder": encoder})
 
 
 class RaterModels(Section):
@@ -93,9 +111,12 @@ class RaterModels(Section):
         return found
 
     def paths(self) -> dict[str, str]:
-        """Key -> path of every rater that is given."""
-        raters = {dimension: self.of(dimension).path for dimension in DIMENSIONS}
-        return {f"{dimension}.path": path for dimension, path in raters.items() if path is not None}
+        """Key -> path of every rater and encoder that is given."""
+        return {
+            f"{dimension}.{key}": path
+            for dimension in DIMENSIONS
+            for key, path in self.of(dimension).model_paths().items()
+        }
 
     def label_paths(self) -> dict[str, str]:
         """Key -> path of all files with labels."""

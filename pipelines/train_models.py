@@ -15,7 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from gristmill.models import language_model
+from gristmill.models import language_model, sequence_classifier
+from gristmill.models.hugging_face import check_files
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.pipelines import files
 from gristmill.pipelines.model_files import (
@@ -231,6 +232,8 @@ def identity_of(training: Training, name: str) -> str:
         said += [
             [key, blake2b(files.read_bytes(path)).hexdigest()] for key, path in section.label_paths().items()
         ]
+        if section.encoder is not None:
+            said.append(_content_of(f"models.raters.{name}.encoder.path", local_copy(section.encoder.path)))
     if uses_target(training.recipe, name):
         said += [
             entry.model_dump(mode="json", exclude={"path", "licence"}) for entry in training.recipe.target
@@ -252,6 +255,9 @@ def _content_of(place: str, path: str) -> str:
     try:
         if place == "models.tokenizer":
             return Tokenizer.digest(path)
+        if place.endswith(".encoder.path"):
+            check_files(path, "encoder")
+            return sequence_classifier.digest(path)
         language_model.check_directory(path)
         return language_model.digest(path)
     except (OSError, ValueError) as error:

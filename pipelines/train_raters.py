@@ -1,8 +1,11 @@
 """Raters of one dimension, trained on texts that humans or a larger model labelled."""
 
 import math
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,14 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from gristmill.models.encoder_training import BEST, FineTuning, fine_tune
+from gristmill.models.load_rater import load_rater
+from gristmill.models.rater import Reading
 from gristmill.models.rater_quality import RaterQuality
 from gristmill.models.rater_training import LabelledTexts, judge, train_head
 from gristmill.pipelines.jsonl import field_getter
-from gristmill.pipelines.recipe_raters import RaterModel
+from gristmill.pipelines.model_files import local_copy
+from gristmill.pipelines.recipe_raters import Encoder, RaterModel
 from gristmill.pipelines.recipe_values import nearest
 from gristmill.pipelines.streams import DamagedStream, read_chunks
 from gristmill.pipelines.training import Training
@@ -48,18 +55,47 @@ def make_rater(dimension: str, training: Training, folder: Path, made: Path) -> 
     spec, place = training.models.raters.of(dimension), f"models.raters.{dimension}"
     try:
         parts = labelled_parts(spec)
-        trained = train_head(dimension, parts["train"], parts["val"], spec.kind)
-        quality = judge(trained.head, parts["test"])
+        if spec.encoder is None:
+            trained = train_head(dimension, parts["train"], parts["val"], spec.kind)
+            trained.head.save(made)
+            facts = trained.facts()
+        else:
+            facts = _fine_tune(dimension, training, spec.encoder, parts, folder, made)
+        quality = judge(load_rater(str(made), Reading()), parts["test"])
     except (OSError, ValueError) as error:
         raise RecipeError(f"{place}: {error}") from error
-    trained.head.save(made)
     return {
         "kind": spec.kind,
         **{f"num_{part}": len(parts[part].labels) for part in PARTS},
-        **trained.facts(),
+        **facts,
         "quality": quality.facts(),
         "warnings": [f"{place}: {warning}" for warning in warnings_of(quality)],
     }
+
+
+def _fine_tune(
+    dimension: str,
+    training: Training,
+    encoder: Encoder,
+    parts: dict[str, LabelledTexts],
+    folder: Path,
+    made: Path,
+) -> dict[str, Any]:
+    """Fine-tune an encoder under the reporter's eyes, and leave the best epoch; facts for the manifest."""
+    plan = FineTuning(**encoder.model_dump(exclude={"path"}))
+    started, seen = time.monotonic(), (0, 0)
+
+    def report(step: int, num_tokens: int) -> None:
+        nonlocal seen
+        seen = step, num_tokens
+        training.reporter.update(*seen, time.monotonic() - started)
+
+    path, kind = local_copy(encoder.path), training.models.raters.of(dimension).kind
+    start = partial(training.reporter.start_training, dimension)
+    scores = fine_tune(path, parts["train"], parts["val"], kind, plan, folder, start, report)
+    training.reporter.finish(*seen, time.monotonic() - started)
+    shutil.copytree(folder / BEST, made, dirs_exist_ok=True)
+    return {"selection": scores}
 
 
 def labelled_parts(spec: RaterModel) -> dict[str, LabelledTexts]:

@@ -112,6 +112,14 @@ def test_the_ladder_of_the_paper_is_a_sound_recipe(tmp_path: Path) -> None:
     assert compiled.selection.steps() == ["empty", "block", "unmeasured", "top"]
 
 
+def test_the_raters_of_the_readme_are_trained(tmp_path: Path) -> None:
+    _, content = [content for language, content in blocks("Rating quality") if language == "yaml"]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
+    recipe = load_recipe(str(path))
+    assert models_of(recipe, wanted_models(recipe)) == ["readability", "reasoning", "cleanliness", "toxicity"]
+
+
 def test_the_raters_of_the_readme_are_scorers_with_such_options() -> None:
     content = next(content for language, content in blocks("Rating quality") if language == "yaml")
     made = [

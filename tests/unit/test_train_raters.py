@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from corpora import make_recipe, write_lines
+from tiny_raters import make_rater
 
 from gristmill.models.rater_quality import rater_quality
 from gristmill.pipelines.model_files import read_manifest
@@ -226,3 +227,16 @@ def test_every_dimension_has_a_scorer_and_a_maker():
     assert set(DIMENSIONS) <= KINDS.keys() & SCORERS.keys()
     assert all(scorer_class(name).trained_models == {"model": name} for name in DIMENSIONS)
     assert "qurating" not in DIMENSIONS  # four values of one model
+
+
+def test_an_encoder_is_fine_tuned_and_scores(tmp_path, recipe):
+    labels = write_labels(tmp_path / "labels.jsonl", records())
+    encoder = {"path": str(make_rater(tmp_path / "encoder")), "epochs": 3, "learning_rate": 3e-3}
+    run(recipe(cleanliness=said(labels, encoder=encoder)), "ingest", "train", "score")
+    manifest = manifest_of(tmp_path, "cleanliness")
+    assert len(manifest["selection"]) == 3
+    assert manifest["quality"]["auc"] > 0.8
+    [scores] = (tmp_path / "mill/scores/cleanliness").rglob("*.parquet")
+    mill, trade = pq.read_table(scores)["cleanliness"].to_pylist()
+    assert mill > trade
+    assert not list((tmp_path / "mill/models").glob(".tmp*"))
