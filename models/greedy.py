@@ -21,7 +21,7 @@ from gristmill.models.submodular import Gains, SetFunction, State
 
 Optimizer = Literal["lazy", "naive", "stochastic"]
 
-FIRST_BATCH = 8
+FIRST_BATCH = 16
 """Stale candidates that lazy greedy looks at first in a step, as one matrix product; then twice as many, and so on."""
 
 
@@ -79,8 +79,8 @@ def choose(
     by_key = np.arange(num_rows) if keys is None else np.argsort(keys, kind="stable")
     if num_rows == 0:
         return Ranking(by_key, np.zeros(0), 0)
-    pick = _picker(optimizer, epsilon, budget / float(prices.mean()), seed)
-    capacity = num_rows if rank_all else min(num_rows, int(budget / prices.min()))
+    pick = _picker(optimizer, num_rows, budget / float(prices.mean()), epsilon, seed)
+    capacity = num_rows if rank_all else int(min(num_rows, budget / prices.min()))
 
     def start() -> _Run:
         state = function.start(capacity, device, max_bytes)
@@ -139,12 +139,12 @@ Pick = Callable[[_Run, npt.NDArray[np.bool_]], int]
 """A run and which candidates fit, bool[n] -> the place of the one to choose, its bound up to date."""
 
 
-def _picker(optimizer: Optimizer, epsilon: float, num_budget: float, seed: int) -> Pick:
+def _picker(optimizer: Optimizer, num_rows: int, num_budget: float, epsilon: float, seed: int) -> Pick:
     rng = np.random.default_rng(seed)
+    num_sample = max(int(np.ceil(num_rows / max(num_budget, 1) * np.log(1 / epsilon))), 1)
 
     def pick_of_sample(run: _Run, fits: npt.NDArray[np.bool_]) -> int:
         places = np.flatnonzero(fits)
-        num_sample = int(np.ceil(len(run.rows) / max(num_budget, 1) * np.log(1 / epsilon)))
         if num_sample < len(places):
             places = np.sort(rng.choice(places, num_sample, replace=False, shuffle=False))
         return int(places[np.argmax(run.evaluate(places))])

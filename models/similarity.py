@@ -21,7 +21,7 @@ Kind = Literal["cosine", "rbf"]
 
 LIMIT = 2.0**24
 """Up to which float32 holds every whole number."""
-BLOCK = {"cpu": 2**20, "cuda": 2**27}
+BLOCK = {"cpu": 2**18, "cuda": 2**27}
 """Similarities of one block: what stays in a core's cache, and what fills a GPU."""
 BYTES_A_SIMILARITY = 16
 """Of a block: the similarity itself, what is computed from it, and the float64 of sums."""
@@ -55,13 +55,22 @@ class Similarities:
         features: float32[n, d], finite.
         kind: `cosine` or `rbf`.
         device: Where to compute.
-        max_bytes: Of similarities at any time. Where all fit they are computed once and kept, else in blocks.
+        max_bytes: Of similarities at any time, features not counted.
+        signed: Whether cosines below 0 stay what they are, which keeps their matrix positive semidefinite.
     """
 
-    def __init__(self, features: Features, kind: Kind, device: str = "cpu", max_bytes: int = 2**30) -> None:
+    def __init__(
+        self,
+        features: Features,
+        kind: Kind,
+        device: str = "cpu",
+        max_bytes: int = 2**30,
+        *,
+        signed: bool = False,
+    ) -> None:
         import torch
 
-        self.kind = kind
+        self.kind, self.signed, self.max_bytes = kind, signed, max_bytes
         grid, scale = _to_grid(features, kind)
         self.features = torch.from_numpy(grid).to(device)
         self.unit = scale**2 if kind == "cosine" else LIMIT
@@ -75,12 +84,21 @@ class Similarities:
         self.kept: torch.Tensor | None = None
         num_block = BLOCK["cpu" if self.features.device.type == "cpu" else "cuda"]
         self.num_block = max(min(num_block, max_bytes // BYTES_A_SIMILARITY), 1)
-        keep_bytes = 4 * len(grid) ** 2
-        if keep_bytes + BYTES_A_SIMILARITY * self.num_block <= max_bytes:
-            self.kept = self._all()
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def keep(self) -> None:
+        """Compute all similarities once and keep them, if they fit."""
+        import torch
+
+        num_rows, device = len(self), self.features.device
+        if num_rows == 0 or 4 * num_rows**2 + BYTES_A_SIMILARITY * self.num_block > self.max_bytes:
+            return
+        kept = torch.empty(num_rows, num_rows, device=device)
+        for rows in torch.arange(num_rows, device=device).split(max(self.num_block // num_rows, 1)):
+            self._compute(rows, slice(None), out=kept[int(rows[0]) : int(rows[-1]) + 1])
+        self.kept = kept
 
     def block(self, rows: "torch.Tensor", columns: slice) -> "torch.Tensor":
         """Similarities of some documents to a range of others.
@@ -90,16 +108,18 @@ class Similarities:
             columns: The range, of length b.
 
         Returns:
-            float32[m, b], whole numbers from 0 to `unit`; not to be written to.
+            float32[m, b], whole numbers from 0 to `unit`, a copy.
         """
         if self.kept is not None:
-            return self.kept[rows, columns]
+            return self.kept[:, columns].index_select(0, rows)
         return self._compute(rows, columns)
 
     def row(self, row: int) -> "torch.Tensor":
         """Similarities of one document to all, float32[n], in `unit`."""
         import torch
 
+        if self.kept is not None:
+            return self.kept[row]
         rows = torch.tensor([row], device=self.features.device)
         return torch.cat([self.block(rows, columns)[0] for columns in self.columns(1)])
 
@@ -142,20 +162,14 @@ class Similarities:
                     sums[columns] += block.sum(dim=0)
         return sums
 
-    def _all(self) -> "torch.Tensor":
+    def _compute(
+        self, rows: "torch.Tensor", columns: slice, out: "torch.Tensor | None" = None
+    ) -> "torch.Tensor":
         import torch
 
-        num_rows = len(self)
-        everything = torch.empty(num_rows, num_rows, device=self.features.device)
-        for rows in self.row_blocks(torch.arange(num_rows, device=self.features.device)):
-            for columns in self.columns(len(rows)):
-                everything[rows, columns] = self._compute(rows, columns)
-        return everything
-
-    def _compute(self, rows: "torch.Tensor", columns: slice) -> "torch.Tensor":
-        products = self.features[rows] @ self.features[columns].T
+        products = torch.mm(self.features.index_select(0, rows), self.features[columns].T, out=out)
         if self.kind == "cosine":
-            return products.clamp_min_(0)
+            return products if self.signed else products.clamp_min_(0)
         distances = products.mul_(-2).add_(self.squares[columns]).add_(self.squares[rows, None])
         return _exponential(distances.div_(self.spread)).mul_(self.unit).round_()
 
@@ -239,7 +253,8 @@ def _exponential(values: "torch.Tensor") -> "torch.Tensor":
     exp(-t) is about ((1 - t/2m) / (1 + t/2m))^m, here with m = 64.
     """
     half = values.div_(2 ** (NUM_SQUARINGS + 1))
-    result = (1 - half).clamp_min_(0).div_(half.add_(1))
+    above = half + 1
+    half.neg_().add_(1).clamp_min_(0).div_(above)
     for _ in range(NUM_SQUARINGS):
-        result.square_()
-    return result
+        half.square_()
+    return half

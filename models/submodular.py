@@ -73,7 +73,9 @@ class FacilityLocation:
 
     def start(self, capacity: int, device: str, max_bytes: int) -> State:
         """Keeps one number a document: its similarity to the most similar one chosen."""
-        return _FacilityLocationState(Similarities(self.features, self.similarity, device, max_bytes))
+        similarities = Similarities(self.features, self.similarity, device, max_bytes)
+        similarities.keep()
+        return _FacilityLocationState(similarities)
 
 
 class _FacilityLocationState:
@@ -97,13 +99,196 @@ class _FacilityLocationState:
     def _gains(self, rows: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        gains = torch.zeros(len(rows), dtype=torch.float64, device=self.device)
+        covered = torch.zeros(len(rows), dtype=torch.float64, device=self.device)
         for columns in self.similarities.columns(len(rows)):
-            above = self.similarities.block(rows, columns) - self.covered[columns]
-            gains += above.clamp_min_(0).double().sum(dim=1)
-        return gains
+            block = self.similarities.block(rows, columns)
+            covered += torch.maximum(block, self.covered[columns], out=block).double().sum(dim=1)
+        return covered - self.covered.double().sum()
 
     def add(self, row: int) -> None:
         import torch
 
         torch.maximum(self.covered, self.similarities.row(row), out=self.covered)
+
+
+@dataclass(frozen=True, eq=False)
+class GraphCut:
+    """Similarity of the chosen to all documents, less lambda times that among themselves, pairs counted twice.
+
+    Submodular; monotone only where lambda is at most 1/2, so beyond it greedy choice carries no guarantee.
+
+    Args:
+        features: float32[n, d], finite.
+        lambda_: At least 0; INGENIOUS uses 0.4.
+        similarity: From 0 to 1; see `Similarities`.
+
+    Raises:
+        ValueError: If a feature is no finite number, or lambda is negative.
+    """
+
+    features: Features
+    lambda_: float = 0.4
+    similarity: Kind = "cosine"
+
+    def __post_init__(self) -> None:
+        check_features(self.features)
+        if not self.lambda_ >= 0:
+            raise ValueError(f"lambda {self.lambda_} of a graph cut; expected 0 or more")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def start(self, capacity: int, device: str, max_bytes: int) -> State:
+        """Keeps two numbers a document: its similarity to all, and to those chosen."""
+        return _GraphCutState(Similarities(self.features, self.similarity, device, max_bytes), self.lambda_)
+
+
+class _GraphCutState:
+    def __init__(self, similarities: Similarities, lambda_: float) -> None:
+        self.similarities, self.lambda_ = similarities, lambda_
+        self.to_all = similarities.sums().cpu().numpy()
+        self.to_chosen = 0.5 * similarities.own().cpu().numpy()
+
+    def first_gains(self) -> Gains:
+        return self.gains(np.arange(len(self.similarities)))
+
+    def gains(self, rows: Rows) -> Gains:
+        return (self.to_all[rows] - 2 * self.lambda_ * self.to_chosen[rows]) / self.similarities.unit
+
+    def add(self, row: int) -> None:
+        self.to_chosen += self.similarities.row(row).cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class LogDeterminant:
+    """log det(S + lambda I) over the chosen documents: how much they differ. Submodular; monotone from lambda 1 on.
+
+    Cosines are not clipped at 0 here, because that would leave no determinant: S must be positive semidefinite. Gains
+    are rounded to 1e-9, so that equal documents tie.
+
+    Args:
+        features: float32[n, d], finite.
+        lambda_: Above 0; INGENIOUS uses 1.
+        similarity: Cosine or RBF; see `Similarities`.
+
+    Raises:
+        ValueError: If a feature is no finite number, or lambda is not above 0.
+    """
+
+    features: Features
+    lambda_: float = 1.0
+    similarity: Kind = "cosine"
+
+    def __post_init__(self) -> None:
+        check_features(self.features)
+        if not self.lambda_ > 0:
+            raise ValueError(f"lambda {self.lambda_} of a log-determinant; expected more than 0")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def start(self, capacity: int, device: str, max_bytes: int) -> State:
+        """Keeps 8 bytes for every document and every chosen one, a Cholesky factor.
+
+        Raises:
+            ValueError: If they do not fit into `max_bytes`.
+        """
+        num_bytes = 8 * capacity * len(self)
+        if num_bytes > max_bytes:
+            raise ValueError(
+                f"choosing {capacity:,} of {len(self):,} documents by log-determinant holds {num_bytes:,} bytes; "
+                f"expected at most {max_bytes:,}: choose in partitions, or allow more"
+            )
+        similarities = Similarities(
+            self.features, self.similarity, device, max_bytes - num_bytes, signed=True
+        )
+        return _LogDeterminantState(similarities, self.lambda_, capacity)
+
+
+class _LogDeterminantState:
+    """Incremental Cholesky factor of all documents against the chosen (fast greedy MAP, arXiv 1709.05135)."""
+
+    def __init__(self, similarities: Similarities, lambda_: float, capacity: int) -> None:
+        import torch
+
+        self.similarities, self.lambda_, self.num_chosen = similarities, lambda_, 0
+        device = similarities.features.device
+        self.factors = torch.empty(capacity, len(similarities), dtype=torch.float64, device=device)
+        self.squares = similarities.own() / similarities.unit + lambda_
+
+    def first_gains(self) -> Gains:
+        return self.gains(np.arange(len(self.similarities)))
+
+    def gains(self, rows: Rows) -> Gains:
+        return np.round(np.log(self.squares.cpu().numpy()[rows]), 9)
+
+    def add(self, row: int) -> None:
+        similar = self.similarities.row(row).double() / self.similarities.unit
+        similar[row] += self.lambda_
+        before = self.factors[: self.num_chosen]
+        factor = (similar - before.T @ before[:, row]) / self.squares[row].sqrt()
+        self.factors[self.num_chosen] = factor
+        self.num_chosen += 1
+        self.squares = (self.squares - factor.square()).clamp_min(self.lambda_)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureCoverage:
+    """Sum over features of the square root of what the chosen documents hold of it: monotone and submodular.
+
+    No similarities: time and memory grow with n. For features that count something, such as topics or words.
+
+    Args:
+        features: float32[n, d], finite and at least 0.
+
+    Raises:
+        ValueError: If a feature is negative or no finite number.
+    """
+
+    features: Features
+
+    def __post_init__(self) -> None:
+        check_features(self.features)
+        negative = np.flatnonzero((self.features < 0).any(axis=1))
+        if len(negative):
+            raise ValueError(
+                f"row {negative[0]} of the features holds a negative number ({len(negative)} rows do); expected "
+                "features of at least 0, that count something"
+            )
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def start(self, capacity: int, device: str, max_bytes: int) -> State:
+        """Keeps the sum of each feature over those chosen."""
+        import torch
+
+        return _FeatureCoverageState(torch.from_numpy(self.features).to(device), max_bytes)
+
+
+class _FeatureCoverageState:
+    def __init__(self, features: "torch.Tensor", max_bytes: int) -> None:
+        import torch
+
+        self.features = features
+        width = max(features.shape[1], 1)
+        self.num_rows = max(min(2**18, max_bytes // 32) // width, 1)
+        self.sums = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
+
+    def first_gains(self) -> Gains:
+        return self.gains(np.arange(len(self.features)))
+
+    def gains(self, rows: Rows) -> Gains:
+        import torch
+
+        parts = torch.from_numpy(rows).to(self.features.device).split(self.num_rows)
+        return torch.cat([self._gains(part) for part in parts]).cpu().numpy()
+
+    def _gains(self, rows: "torch.Tensor") -> "torch.Tensor":
+        # sqrt(sum + added) - sqrt(sum), but every step rounds the same way, so gains shrink as sums grow
+        added = self.features.index_select(0, rows).double()
+        roots = (self.sums + added).sqrt_().add_(self.sums.sqrt())
+        return (added / roots).nan_to_num_(0).sum(dim=1)
+
+    def add(self, row: int) -> None:
+        self.sums += self.features[row]
