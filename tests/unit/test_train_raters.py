@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from corpora import make_recipe, write_lines
 from tiny_raters import make_rater
 
 from gristmill.models.rater_quality import rater_quality
+from gristmill.models.rater_training import judge, train_head
 from gristmill.pipelines.model_files import read_manifest
 from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.progress import QuietReporter
@@ -21,6 +23,7 @@ from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError
 from gristmill.scorers.registry import SCORERS, scorer_class
 
+LABELS = Path(__file__).resolve().parents[3] / "shared/data/quality"
 MILL = "the miller grinds corn and keeps flour for bread by river".split()
 TRADE = "buy cheap watches now at best price with free shipping".split()
 
@@ -227,6 +230,24 @@ def test_every_dimension_has_a_scorer_and_a_maker():
     assert set(DIMENSIONS) <= KINDS.keys() & SCORERS.keys()
     assert all(scorer_class(name).trained_models == {"model": name} for name in DIMENSIONS)
     assert "qurating" not in DIMENSIONS  # four values of one model
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "measure", "least"),
+    [
+        ("clear_readability", {"kind": "regression"}, "spearman", 0.7),
+        ("davidson_hate_offensive", {"classes": {"hate": 1, "offensive": 1, "neither": 0}}, "auc", 0.93),
+    ],
+)
+def test_human_labels_are_learnt(name, keys, measure, least):
+    path = LABELS / f"{name}.jsonl.gz"
+    if not path.is_file():
+        pytest.skip(f"{path.name} lies in shared/data, which is not beside this repository")
+    parts = labelled_parts(RaterModel(labels=str(path), **keys))
+    kind = keys.get("kind", "classification")
+    quality = judge(train_head("x", parts["train"], parts["val"], kind).head, parts["test"])
+    assert getattr(quality, measure) >= least
+    assert abs(quality.spearman_with_length) < 0.3
 
 
 def test_an_encoder_is_fine_tuned_and_scores(tmp_path, recipe):
