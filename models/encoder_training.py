@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gristmill.models.checkpoint import read_metadata, restore_checkpoint, save_checkpoint
 from gristmill.models.hugging_face import check_files, on_device
 from gristmill.models.rater import RATER_FILE, Reading
-from gristmill.models.rater_training import Kind, LabelledTexts, selection_score
+from gristmill.models.rater_training import Kind, LabelledTexts, check_parts, selection_score
 from gristmill.models.schedule import COSINE
 from gristmill.models.sequence_classifier import KIND, SequenceClassifier, pad_windows, plan_reading
 from gristmill.models.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG
@@ -85,8 +85,7 @@ def fine_tune(
     """
     import torch
 
-    if not (len(train.labels) and len(val.labels)):
-        raise ValueError("a part has no text; expected texts to train on and others to choose by")
+    check_parts(train, val)
     classes = np.unique(train.labels) if kind == "classification" else None
     with torch.random.fork_rng():
         torch.manual_seed(plan.seed)

@@ -76,12 +76,7 @@ def train_head(name: str, train: LabelledTexts, val: LabelledTexts, kind: Kind) 
     Raises:
         ValueError: If a part has no text, or the labels do not vary.
     """
-    for part, found in (("train", train), ("val", val)):
-        if len(found.labels) == 0 or (part == "train" and np.ptp(found.labels) == 0):
-            raise ValueError(
-                f"found {len(found.labels)} texts of {len(np.unique(found.labels))} labels in the part {part!r}; "
-                "expected texts in each part, and at least two different labels to learn from"
-            )
+    check_parts(train, val)
     counts = count_words(train.texts)
     rarity = Rarity.of(counts)
     features = rarity.weigh(counts)
@@ -98,6 +93,20 @@ def train_head(name: str, train: LabelledTexts, val: LabelledTexts, kind: Kind) 
             best = score, penalty, head
     assert best is not None
     return TrainedHead(best[2], best[1], choices)
+
+
+def check_parts(train: LabelledTexts, val: LabelledTexts) -> None:
+    """Refuse labels that teach nothing.
+
+    Raises:
+        ValueError: If a part has no text, or the labels to learn from do not vary.
+    """
+    for part, found in (("train", train), ("val", val)):
+        if len(found.labels) == 0 or (part == "train" and np.ptp(found.labels) == 0):
+            raise ValueError(
+                f"found {len(found.labels)} texts of {len(np.unique(found.labels))} labels in the part {part!r}; "
+                "expected texts in each part, and at least two different labels to learn from"
+            )
 
 
 def judge(rater: Rater, texts: LabelledTexts) -> RaterQuality:

@@ -98,6 +98,12 @@ def test_an_encoder_without_all_its_weights_is_refused(encoder, tmp_path):
         tune(encoder, tmp_path / "work")
 
 
+def test_labels_of_one_class_are_refused(encoder, tmp_path):
+    same = labelled(5, 0, (1.0, 1.0))
+    with pytest.raises(ValueError, match="found 5 texts of 1 labels in the part 'train'"):
+        fine_tune(str(encoder), same, same, "classification", PLAN, tmp_path, lambda _: None, lambda *_: None)
+
+
 def test_a_rate_that_destroys_the_model_is_refused(encoder, tmp_path):
     plan = FineTuning(epochs=9, batch_size=8, learning_rate=1e30)
     with pytest.raises(ValueError, match="try a smaller learning rate"):
