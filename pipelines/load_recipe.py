@@ -263,6 +263,10 @@ def _unreachable(recipe: Recipe) -> Iterator[str]:
         f"models.ladder.tasks.{number}.path": item.path
         for number, item in enumerate(recipe.models.ladder.tasks)
     }
+    paths |= {
+        f"models.domain_importance.domains.{name}.path": item.path
+        for name, item in recipe.models.domain_importance.domains.items()
+    }
     paths |= {f"models.raters.{key}": path for key, path in recipe.models.raters.label_paths().items()}
     for kind, lists in recipe.block.model_dump().items():
         paths |= {f"block.{kind}.{number}": path for number, path in enumerate(lists)}
@@ -294,6 +298,12 @@ def missing_files(recipe: Recipe) -> list[str]:
     lines += [
         f"models.ladder.tasks.{number}.path: nothing matches {item.path}; expected a file, a glob or a folder"
         for number, item in enumerate(recipe.models.ladder.tasks)
+        if not files.list_files(item.path)
+    ]
+    lines += [
+        f"models.domain_importance.domains.{name}.path: nothing matches {item.path}; expected a file, a glob or a "
+        "folder"
+        for name, item in recipe.models.domain_importance.domains.items()
         if not files.list_files(item.path)
     ]
     lines += [

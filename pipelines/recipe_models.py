@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gristmill.pipelines.recipe_inputs import TWIN_SOURCES, Task
+from gristmill.pipelines.recipe_inputs import TWIN_SOURCES, Target, Task
 from gristmill.pipelines.recipe_raters import DIMENSIONS, RaterModels
 from gristmill.pipelines.recipe_values import Count, Flag, Rate, Section, Seed, Text, refuse_twins
 
@@ -67,6 +67,39 @@ class ImportanceModel(AuxiliaryModel):
     """Counts of hashed n-grams in target and pool, for importance weights."""
 
     num_buckets: Count = 10_000
+
+
+class DomainImportanceModel(ImportanceModel):
+    """Counts of hashed n-grams in the pool and in a corpus of each of some domains, for importance weights.
+
+    `domains` names the corpora: the path of one, or an input like that of a target.
+    """
+
+    domains: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Target] = {}
+
+    def with_paths(self, change: Callable[[str], str]) -> Self:
+        """The same with every path changed."""
+        domains = {
+            name: domain.model_copy(update={"path": change(domain.path)})
+            for name, domain in self.domains.items()
+        }
+        return super().with_paths(change).model_copy(update={"domains": domains})
+
+    @field_validator("domains", mode="before")
+    @classmethod
+    def _paths_alone(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        inputs = {name: {"path": said} if isinstance(said, str) else said for name, said in value.items()}
+        return {
+            name: {"source": name} | said if isinstance(said, dict) else said for name, said in inputs.items()
+        }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.path is not None and self.domains:
+            raise ValueError("domains are of counts that are made here; leave them out beside a path")
+        return self
 
 
 class TargetClassifierModel(AuxiliaryModel):
@@ -232,6 +265,7 @@ class Models(Section):
     prior: PriorModel = PriorModel()
     conditional: ConditionalModel = ConditionalModel()
     importance: ImportanceModel = ImportanceModel()
+    domain_importance: DomainImportanceModel = DomainImportanceModel()
     target_classifier: TargetClassifierModel = TargetClassifierModel()
     ladder: LadderModel = LadderModel()
     predictive_strength: PredictiveStrengthModel = PredictiveStrengthModel()

@@ -1,8 +1,8 @@
 """The models of the baselines: n-gram counts for importance weights (DSIR), and a classifier of target against pool."""
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from gristmill.models.text_classifier import FILE, TextClassifier
 from gristmill.pipelines import files
 from gristmill.pipelines.recipe_inputs import Target
 from gristmill.pipelines.sample_texts import Sample, is_sampled, join_texts
-from gristmill.pipelines.score_documents import cut_batches, read_batches
-from gristmill.pipelines.target import target_texts, target_workspace
+from gristmill.pipelines.score_documents import Shard, cut_batches, read_batches
+from gristmill.pipelines.target import target_texts
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError
@@ -29,27 +29,47 @@ from gristmill.scorers.importance import count_ngrams
 from gristmill.scorers.text import TextBatch
 
 Counts = npt.NDArray[np.int64]
+POOL = "the-pool"
+"""The corpus that is chosen from; no domain has a dash in its name."""
 MAX_JUDGED = 10_000
 """Held-out documents of the target by which its classifier is judged, and about as many of the pool."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A corpus that the pool is compared with.
+
+    Args:
+        workspace: Its own.
+        entries: The recipe's, for their sources' rules.
+        shards: Its shards.
+        held_out: Documents that are not counted, None where all are.
+    """
+
+    workspace: Workspace
+    entries: Sequence[Target]
+    shards: Sequence[Shard]
+    held_out: Sample | None = None
+
+
 class CountNgrams(beam.PTransform):
-    """(pool or target, shard) -> path of the file with the counts of each.
+    """(pool or corpus beside it, shard) -> path of the file with the counts of each.
 
     Sums are of whole numbers, so they do not depend on the order. A worker holds 8 bytes a bucket.
 
     Args:
-        training: Where the documents are.
+        workspace: The pool's.
+        beside: Name -> corpus.
+        num_buckets: Of the n-grams.
         folder: Where the counts go, below the workspace.
     """
 
-    def __init__(self, training: Training, folder: str) -> None:
+    def __init__(
+        self, workspace: Workspace, beside: Mapping[str, Beside], num_buckets: int, folder: str
+    ) -> None:
         super().__init__()
-        num_buckets = training.models.importance.num_buckets
-        self.count = partial(
-            count_shard, training.workspace, training.recipe.target, training.held_out, num_buckets
-        )
-        self.write = partial(write_counts, training.workspace, folder)
+        self.count = partial(count_shard, workspace, beside, num_buckets)
+        self.write = partial(write_counts, workspace, folder)
 
     def expand(self, shards: beam.PCollection) -> beam.PCollection:
         """Wire it up."""
@@ -62,20 +82,22 @@ class CountNgrams(beam.PTransform):
 
 
 def count_shard(
-    workspace: Workspace,
-    entries: Sequence[Target],
-    held_out: Sample,
-    num_buckets: int,
-    element: tuple[str, Any],
+    workspace: Workspace, beside: Mapping[str, Beside], num_buckets: int, element: tuple[str, Shard]
 ) -> tuple[str, Counts]:
-    """The hashed n-grams of one shard of pool or target, int64[num_buckets]."""
-    kind, shard = element
-    batches = read_batches(workspace, shard.name)
-    if kind == "target":
-        documents = target_texts(target_workspace(workspace, entries), [shard], entries)
-        batches = (batch.filter(pc.invert(is_sampled(batch, held_out))) for batch in documents)
+    """The hashed n-grams of one shard of the pool or a corpus beside it, int64[num_buckets]."""
+    name, shard = element
+    if name == POOL:
+        batches = read_batches(workspace, shard.name)
+    else:
+        corpus = beside[name]
+        documents = target_texts(corpus.workspace, [shard], corpus.entries)
+        batches = (_without(batch, corpus.held_out) for batch in documents)
     counts = [count_ngrams(TextBatch(batch), num_buckets) for batch in cut_batches(batches)]
-    return kind, sum_counts([np.zeros(num_buckets, np.int64), *counts])
+    return name, sum_counts([np.zeros(num_buckets, np.int64), *counts])
+
+
+def _without(batch: pa.RecordBatch, held_out: Sample | None) -> pa.RecordBatch:
+    return batch if held_out is None else batch.filter(pc.invert(is_sampled(batch, held_out)))
 
 
 def sum_counts(counts: Iterable[Counts]) -> Counts:
@@ -83,29 +105,62 @@ def sum_counts(counts: Iterable[Counts]) -> Counts:
     return np.sum(list(counts), axis=0)
 
 
-def write_counts(workspace: Workspace, folder: str, kind: str, counts: Counts) -> str:
+def write_counts(workspace: Workspace, folder: str, name: str, counts: Counts) -> str:
     """Leave the counts for the launcher."""
-    path = workspace.path(folder, f"{kind}.npy")
+    path = workspace.path(folder, f"{name}.npy")
     content = io.BytesIO()
     np.save(content, counts, allow_pickle=False)
     files.commit_bytes(path, content.getvalue())
     return path
 
 
+def count_corpora(training: Training, beside: Mapping[str, Beside], num_buckets: int) -> dict[str, Counts]:
+    """Count the hashed n-grams of the pool and the corpora beside it, in one pass, int64[num_buckets] each."""
+    workspace, folder = training.workspace, "models/.tmp-counts"
+    corpora: dict[str, Sequence[Shard]] = {POOL: training.shards}
+    corpora |= {name: corpus.shards for name, corpus in beside.items()}
+    elements = [(name, shard) for name, shards in corpora.items() for shard in shards]
+    training.run(elements, "CountNgrams" >> CountNgrams(workspace, beside, num_buckets, folder))
+    paths = {name: workspace.path(folder, f"{name}.npy") for name, shards in corpora.items() if shards}
+    counts = {
+        name: np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False) for name, path in paths.items()
+    }
+    files.delete(list(paths.values()))
+    return dict.fromkeys(corpora, np.zeros(num_buckets, np.int64)) | counts
+
+
 def make_importance(training: Training, folder: Path, made: Path) -> dict[str, Any]:
-    """Count the hashed n-grams of target and pool, in one pass."""
-    workspace, counted = training.workspace, "models/.tmp-counts"
-    elements = [("pool", shard) for shard in training.shards]
-    elements += [("target", shard) for shard in training.target]
-    training.run(elements, "CountNgrams" >> CountNgrams(training, counted))
-    paths = [workspace.path(counted, f"{kind}.npy") for kind in ("pool", "target")]
-    pool, target = (np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False) for path in paths)
-    files.delete(paths)
+    """Count the hashed n-grams of target and pool."""
+    target = Beside(
+        training.target_workspace, training.recipe.target, training.target, held_out=training.held_out
+    )
+    counts = count_corpora(training, {"target": target}, training.models.importance.num_buckets)
+    _save_counts(made, counts["target"], counts[POOL], "models.importance")
+    return {"num_target_ngrams": int(counts["target"].sum()), "num_pool_ngrams": int(counts[POOL].sum())}
+
+
+def make_domain_importance(training: Training, folder: Path, made: Path) -> dict[str, Any]:
+    """Count the hashed n-grams of the domains and the pool."""
+    spec = training.models.domain_importance
+    beside = {
+        name: Beside(training.domain_workspace(name), [spec.domains[name]], shards)
+        for name, shards in training.domain_shards.items()
+    }
+    counts = count_corpora(training, beside, spec.num_buckets)
+    for name in beside:
+        (made / name).mkdir()
+        _save_counts(made / name, counts[name], counts[POOL], f"models.domain_importance.domains.{name}")
+    return {
+        "num_ngrams": {name: int(counts[name].sum()) for name in beside},
+        "num_pool_ngrams": int(counts[POOL].sum()),
+    }
+
+
+def _save_counts(folder: Path, target: Counts, pool: Counts, place: str) -> None:
     try:
-        ngram_counts.save(str(made), target, pool)
+        ngram_counts.save(str(folder), target, pool)
     except ValueError as error:
-        raise RecipeError(f"models.importance: {error}") from error
-    return {"num_target_ngrams": int(target.sum()), "num_pool_ngrams": int(pool.sum())}
+        raise RecipeError(f"{place}: {error}") from error
 
 
 def make_target_classifier(training: Training, folder: Path, made: Path) -> dict[str, Any]:

@@ -72,6 +72,7 @@ KINDS = {
     "prior": Kind(f"{LANGUAGE_MODELS}:make_prior", parents=("tokenizer",)),
     "conditional": Kind(f"{LANGUAGE_MODELS}:make_conditional", parents=("prior",), needs_target=True),
     "importance": Kind("gristmill.pipelines.train_baselines:make_importance", needs_target=True),
+    "domain_importance": Kind("gristmill.pipelines.train_baselines:make_domain_importance"),
     "target_classifier": Kind(
         "gristmill.pipelines.train_baselines:make_target_classifier", needs_target=True
     ),
@@ -130,6 +131,10 @@ def models_of(recipe: Recipe, wanted: Iterable[str]) -> list[str]:
             "models.ladder: predictive strength compares at least two models; expected `rungs`, or a "
             "`models.predictive_strength.path`"
         )
+    if "domain_importance" in needed and not recipe.models.domain_importance.domains:
+        raise RecipeError(
+            "models.domain_importance: it compares the corpus with those of domains; expected `domains`, or a `path`"
+        )
     if "meta_rater" in needed and not recipe.models.meta_rater.signals:
         raise RecipeError(
             "models.meta_rater: it weighs scores against each other; expected `signals`, or a `path`"
@@ -179,7 +184,8 @@ def with_trained_models(recipe: Recipe, name: str, options: dict[str, Any]) -> d
         option: recipe.models.of(model).path or model_path(workspace, model)
         for option, model in scorer_class(name).trained_models.items()
     }
-    return trained | options
+    domains = list(recipe.models.domain_importance.domains)
+    return trained | ({"domains": domains} if name == "domain_importance" and domains else {}) | options
 
 
 def is_trained(workspace: Workspace, recipe: Recipe, name: str) -> bool:
@@ -228,6 +234,8 @@ def identity_of(training: Training, name: str) -> str:
         said += [shard.content for shard in training.task_shards]
     if name == "meta_rater":
         said += [asdict(column) for column in find_signals(training.workspace, section)]
+    if name == "domain_importance":
+        said += [[domain, [s.content for s in found]] for domain, found in training.domain_shards.items()]
     if name in DIMENSIONS:
         said += [
             [key, blake2b(files.read_bytes(path)).hexdigest()] for key, path in section.label_paths().items()

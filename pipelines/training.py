@@ -71,6 +71,18 @@ class Training:
         tasks = self.models.ladder.tasks
         return self.ingest(self.task_workspace, tasks) if tasks else []
 
+    def domain_workspace(self, domain: str) -> Workspace:
+        """Where the documents of a domain lie."""
+        return target_workspace(self.workspace, [self.models.domain_importance.domains[domain]], "domains")
+
+    @cached_property
+    def domain_shards(self) -> dict[str, list[Shard]]:
+        """Domain -> its shards."""
+        return {
+            name: self.ingest(self.domain_workspace(name), [domain])
+            for name, domain in self.models.domain_importance.domains.items()
+        }
+
     def path(self, name: str) -> str:
         """A local folder with a model that is there: the recipe's own, or the one trained in the workspace."""
         return local_copy(self.models.of(name).path or model_path(self.workspace, name))

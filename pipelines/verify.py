@@ -285,7 +285,7 @@ def _referenced(workspace: Workspace, shards: list[Shard]) -> Iterator[str]:
             yield workspace.dataset(selection, FOLDER, MANIFEST)
             entries = [*tokens["shards"], *tokens["also"]]
             yield from (workspace.dataset(selection, FOLDER, entry["name"]) for entry in entries)
-    for kind in ("runs", "models", "target", "evaluation", "seed", "ablations", "mixtures"):
+    for kind in ("runs", "models", "target", "evaluation", "domains", "seed", "ablations", "mixtures"):
         yield from (item.path for item in files.list_folder(workspace.path(kind)))
     yield from (
         item.path for item in files.list_folder(workspace.path("ledger")) if item.path.endswith(".parquet")

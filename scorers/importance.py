@@ -34,6 +34,9 @@ NUM_BUCKETS = 10_000
 SMOOTHING = 1e-8
 """Added to the share of every bucket, as DSIR does, so that a bucket without n-grams has a logarithm."""
 
+SOURCE = "Xie et al. 2023, DSIR; p-lambda/dsir, HashedNgramDSIR"
+DEVIATION = "another hash; words of scripts without spaces and combining marks as in words.cut_raw_words"
+
 Positions = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
 
@@ -81,6 +84,53 @@ def log_ratios(counts: Positions) -> Numbers:
     return log_target - log_pool
 
 
+def weigh(ngrams: HashedNgrams, ratios: Numbers, num_documents: int) -> tuple[Numbers, Numbers]:
+    """The importance weights of n documents.
+
+    Args:
+        ngrams: Of the documents, in as many buckets as there are ratios.
+        ratios: As `log_ratios` returns them.
+        num_documents: n.
+
+    Returns:
+        The sum over each document's n-grams, and their mean, 0 where there is none, float64[n].
+    """
+    weights = ratios[ngrams.buckets]
+    sums = np.bincount(ngrams.documents, weights, num_documents).astype(np.float64, copy=False)
+    return sums, sums / np.maximum(np.bincount(ngrams.documents, minlength=num_documents), 1)
+
+
+def weight_columns(name: str, target: str) -> tuple[Column, Column]:
+    """What the two arrays of `weigh` mean.
+
+    Args:
+        name: Of the first column.
+        target: What the pool is compared with.
+    """
+    return (
+        Column(
+            name=name,
+            type=pa.float64(),
+            description=f"Sum of log p_{target} - log p_pool over the document's words and pairs of words",
+            unit="nats",
+            higher_is_better=True,
+            empty=0.0,
+            source=SOURCE,
+            deviation=DEVIATION,
+        ),
+        Column(
+            name=f"{name}_per_ngram",
+            type=pa.float64(),
+            description=f"{name} divided by the number of words and pairs of words; 0 without words",
+            unit="nats",
+            higher_is_better=True,
+            empty=0.0,
+            source=SOURCE,
+            deviation=f"{DEVIATION}; DSIR knows only the sum",
+        ),
+    )
+
+
 def gumbel_noise(doc_ids: pa.ExtensionArray, seed: int) -> Numbers:
     """Noise that turns the largest log weights into a sample by weight without replacement.
 
@@ -125,31 +175,8 @@ class Importance(Scorer):
     @property
     def columns(self) -> tuple[Column, ...]:
         """The weight, its mean and the key to sample by."""
-        source = "Xie et al. 2023, DSIR; p-lambda/dsir, HashedNgramDSIR"
-        deviation = (
-            "another hash; words of scripts without spaces and combining marks as in words.cut_raw_words"
-        )
         return (
-            Column(
-                name="importance",
-                type=pa.float64(),
-                description="Sum of log p_target - log p_pool over the document's words and pairs of words",
-                unit="nats",
-                higher_is_better=True,
-                empty=0.0,
-                source=source,
-                deviation=deviation,
-            ),
-            Column(
-                name="importance_per_ngram",
-                type=pa.float64(),
-                description="importance divided by the number of words and pairs of words; 0 without words",
-                unit="nats",
-                higher_is_better=True,
-                empty=0.0,
-                source=source,
-                deviation=f"{deviation}; DSIR knows only the sum",
-            ),
+            *weight_columns("importance", "target"),
             Column(
                 name="importance_key",
                 type=pa.float64(),
@@ -157,8 +184,8 @@ class Importance(Scorer):
                 unit="nats",
                 higher_is_better=True,
                 empty=0.0,
-                source=source,
-                deviation=f"{deviation}; noise by doc_id",
+                source=SOURCE,
+                deviation=f"{DEVIATION}; noise by doc_id",
             ),
         )
 
@@ -167,7 +194,7 @@ class Importance(Scorer):
         try:
             return {"model": ngram_counts.digest(self.model)}
         except OSError as error:
-            raise _unusable(error) from error
+            raise unusable(self.name, error) from error
 
     def setup(self) -> None:
         """Load the counts."""
@@ -176,12 +203,10 @@ class Importance(Scorer):
     def score(self, batch: TextBatch) -> pa.RecordBatch:
         """Weigh n documents."""
         ngrams = hash_ngrams(batch, len(self._log_ratios))
-        weights = self._log_ratios[ngrams.buckets]
-        importance = np.bincount(ngrams.documents, weights, minlength=len(batch))
-        num_ngrams = np.bincount(ngrams.documents, minlength=len(batch))
+        importance, per_ngram = weigh(ngrams, self._log_ratios, len(batch))
         is_identified = "doc_id" in batch.documents.schema.names
         noise = gumbel_noise(batch.documents.column("doc_id"), self.seed) if is_identified else 0.0
-        columns = [importance, importance / np.maximum(num_ngrams, 1), importance + noise]
+        columns = [importance, per_ngram, importance + noise]
         return pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=self.schema())
 
     @cached_property
@@ -189,8 +214,9 @@ class Importance(Scorer):
         try:
             return log_ratios(ngram_counts.load(self.model))
         except (OSError, ValueError) as error:
-            raise _unusable(error) from error
+            raise unusable(self.name, error) from error
 
 
-def _unusable(error: OSError | ValueError) -> ScorerError:
-    return ScorerError(f"importance.model: {error}; give a folder with {ngram_counts.FILE}")
+def unusable(scorer: str, error: OSError | ValueError) -> ScorerError:
+    """What to say of a model that holds no counts."""
+    return ScorerError(f"{scorer}.model: {error}; give a folder with {ngram_counts.FILE}")

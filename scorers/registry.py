@@ -30,6 +30,7 @@ SCORERS = {
     "pii": "gristmill.scorers.pii:Pii",
     "tokens": "gristmill.scorers.tokens:Tokens",
     "importance": "gristmill.scorers.importance:Importance",
+    "domain_importance": "gristmill.scorers.domain_importance:DomainImportance",
     "target_classifier": "gristmill.scorers.target_classifier:TargetClassifier",
     "fasttext": "gristmill.scorers.classifier:FastText",
     "dclm_quality": "gristmill.scorers.dclm_quality:DclmQuality",

@@ -62,6 +62,7 @@ OTHER_OPTIONS = {
     "perplexity": {"model": "other", "window": 16, "stride": 8, "dtype": "bfloat16"},
     "decontamination": {"sets": {"other": "other.jsonl"}, "n": 8, "fields": ("question",)},
     "importance": {"model": "other", "seed": 1},
+    "domain_importance": {"model": "other", "domains": ("mill",)},
     "language": {"model": "lid.bin"},
     "minhash": {"num_perm": 128, "seed": 2, "shingling": Shingling(unit="char", size=9)},
     "simhash": {"shingling": Shingling(collapse_numbers=False)},
@@ -122,6 +123,7 @@ REQUIRED_OPTIONS = {
     "perplexity": lambda folder: {"model": make_language_model(folder, 0)},
     "decontamination": lambda folder: {"sets": {"mill": str(make_evaluation_set(folder))}},
     "importance": lambda folder: {"model": str(make_counts(folder))},
+    "domain_importance": lambda folder: {"model": str(make_domains(folder)), "domains": ["mill", "spam"]},
     "dclm_quality": lambda folder: {"model": str(make_classifier(folder)), "label": "1"},
     "fasttext": lambda folder: {"model": str(make_language_classifier(folder)), "label": "b"},
     "predictive_strength": lambda folder: {"model": str(make_classifier(folder))},
@@ -158,6 +160,13 @@ def make_evaluation_set(folder):
 def make_counts(folder):
     target, pool = (count_ngrams(TextBatch.from_texts(texts)) for texts in ([PROSE], FIXED.values()))
     ngram_counts.save(str(folder), target, pool)
+    return folder
+
+
+def make_domains(folder):
+    for domain in ("mill", "spam"):
+        (folder / domain).mkdir()
+        make_counts(folder / domain)
     return folder
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gristmill.models import ngram_counts
 from gristmill.pipelines.records import doc_ids, uuid_array
 from gristmill.scorers.base import ScorerError
+from gristmill.scorers.domain_importance import DomainImportance
 from gristmill.scorers.importance import Importance, count_ngrams, gumbel_noise, hash_ngrams, log_ratios
 from gristmill.scorers.text import TextBatch
 
@@ -94,6 +95,26 @@ def test_by_hand(trained):
     for row, (weight, num_ngrams) in zip(rows, expected, strict=True):
         assert row["importance"] == pytest.approx(weight)
         assert row["importance_per_ngram"] == pytest.approx(weight / num_ngrams)
+
+
+def test_each_domain_has_the_weights_of_its_own_counts(tmp_path):
+    alone = {}
+    for domain, texts in {"mill": ["The mill grinds."], "trade": ["cheap flour", "buy"]}.items():
+        (tmp_path / domain).mkdir()
+        counts = (count_ngrams(TextBatch.from_texts(part)) for part in (texts, ["the mill buys flour"]))
+        ngram_counts.save(str(tmp_path / domain), *counts)
+        alone[domain] = Importance(model=str(tmp_path / domain))
+    batch = TextBatch.from_texts(["the mill", "buy flour", ""])
+    scores = DomainImportance(model=str(tmp_path), domains=("mill", "trade")).score(batch)
+    for domain, scorer in alone.items():
+        assert scores[f"dsir_{domain}"].equals(scorer.score(batch)["importance"])
+        assert scores[f"dsir_{domain}_per_ngram"].equals(scorer.score(batch)["importance_per_ngram"])
+    assert scores["dsir_mill"] != scores["dsir_trade"]
+
+
+def test_a_domain_without_counts_is_named(tmp_path):
+    with pytest.raises(ScorerError, match=r"domain_importance.model: .*trade.*; give a folder with"):
+        DomainImportance(model=str(tmp_path), domains=("trade",)).fingerprint()
 
 
 def test_buckets_never_change():

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from gristmill.models import training as training_steps
 from gristmill.models.language_model import LanguageModel, sample_of
 from gristmill.pipelines import train_language_models, training
+from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.model_files import read_manifest
 from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.progress import QuietReporter
@@ -120,6 +121,39 @@ def test_the_target_classifier_is_judged_by_held_out_documents(write, tmp_path):
 def test_few_documents_of_a_large_target_are_none_of_those_held_out(write, tmp_path):
     run(write(score=["target_classifier"], models={"target_classifier": {"max_documents": 9}}))
     assert 0 < read_manifest_of(tmp_path, "target_classifier")["num_positives"] < 30
+
+
+def test_domains_are_counted_each_on_its_own_and_beside_the_pool(write, tmp_path):
+    write_lines(tmp_path / "mill.jsonl", *sentences(MILL, 30, 3))
+    write_lines(tmp_path / "pool.jsonl", *sentences(TRADE, 30, 4))
+    domains = {name: str(tmp_path / f"{name}.jsonl") for name in ("mill", "pool")}
+    recipe = write(score=["domain_importance"], models={"domain_importance": {"domains": domains}}, target=[])
+    run(recipe, ("ingest", "train", "score"))
+    manifest = read_manifest_of(tmp_path, "domain_importance")
+    # Of 13 words, and of 12 pairs of them, a document; the number is two words and a mark.
+    assert manifest["num_ngrams"] == {"mill": 30 * 29, "pool": 30 * 29}
+    assert manifest["num_pool_ngrams"] == 140 * 29
+    with open_catalog(Workspace(str(tmp_path / "mill"))) as connection:
+        query = "SELECT dsir_mill > dsir_pool AS is_mill, count(*) AS n FROM scores GROUP BY 1 ORDER BY 1"
+        found = run_query(connection, query).to_pylist()
+    assert found == [{"is_mill": False, "n": 130}, {"is_mill": True, "n": 10}]
+    run(recipe)
+    assert read_manifest_of(tmp_path, "domain_importance") == manifest
+    write_lines(tmp_path / "other.jsonl", *sentences(MILL, 5, 5))
+    domains["mill"] = str(tmp_path / "other.jsonl")
+    run(write(score=["domain_importance"], models={"domain_importance": {"domains": domains}}, target=[]))
+    assert read_manifest_of(tmp_path, "domain_importance")["num_ngrams"]["mill"] == 5 * 29
+
+
+def test_domains_that_cannot_be_counted_are_refused(write, tmp_path):
+    with pytest.raises(RecipeError, match=r"models.domain_importance: .* expected `domains`, or a `path`"):
+        models_of(write(models={}), ["domain_importance"])
+    absent = {"domain_importance": {"domains": {"wiki": str(tmp_path / "wiki.jsonl")}}}
+    with pytest.raises(RecipeError, match=r"domains.wiki.path: nothing matches .*wiki.jsonl"):
+        run(write(score=["domain_importance"], models=absent))
+    write_lines(tmp_path / "wiki.jsonl", " ")
+    with pytest.raises(RecipeError, match=r"domains.wiki: found no n-gram in the target"):
+        run(write(score=["domain_importance"], models=absent))
 
 
 def read_manifest_of(tmp_path, name):
