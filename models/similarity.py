@@ -1,9 +1,10 @@
 """Similarities of documents' features, in blocks, the same to the last bit whatever the block, thread or device.
 
-Features are rounded to a grid so coarse that every product and every partial sum of a float32 matrix product is a whole
-number below 2^24, which float32 holds without error. So a similarity does not depend on what else is computed with
-it: two copies of a document tie, and an optimiser that looks at few candidates sees what one that looks at all sees.
-The price is an error of cosines of about 1e-4 (standard deviation, any width).
+Features less their mean are rounded to a grid so coarse that every product and every partial sum of a float32 matrix
+product is a whole number below 2^24, which float32 holds without error. So a similarity does not depend on what else is
+computed with it: two copies of a document tie, and an optimiser that looks at few candidates sees what one that looks
+at all sees. The price is an error of cosines of about 1e-4 (standard deviation, any width) times the lengths of both
+unit vectors less the mean, which are far below 1 for a language model's mean-pooled states.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ Features = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Kind = Literal["cosine", "rbf"]
 
-LIMIT = 2.0**24
-"""Up to which float32 holds every whole number."""
+UNIT = 2.0**24
+"""What a similarity of 1 is in the whole numbers computed with: float32 holds all up to here."""
 BLOCK = {"cpu": 2**18, "cuda": 2**27}
 """Similarities of one block: what stays in a core's cache, and what fills a GPU."""
 BYTES_A_SIMILARITY = 16
@@ -49,7 +50,7 @@ class Similarities:
     """Similarities between documents, from 0 to 1.
 
     Cosines below 0 count as 0, and a document of features 0 is similar to nothing, itself included. `rbf` is
-    exp(-squared distance / mean squared distance of these documents), 0 only where it is below 1e-7 or so.
+    exp(-squared distance / mean squared distance of these documents), 0 only where it is below 1e-7.
 
     Args:
         features: float32[n, d], finite.
@@ -71,16 +72,13 @@ class Similarities:
         import torch
 
         self.kind, self.signed, self.max_bytes = kind, signed, max_bytes
-        grid, scale = _to_grid(features, kind)
+        grid, weights, offsets = _to_grid(features, kind)
         self.features = torch.from_numpy(grid).to(device)
-        self.unit = scale**2 if kind == "cosine" else LIMIT
-        """What a similarity of 1 is in the whole numbers that `block` returns."""
-        self.squares = self.features.square().sum(dim=1)
-        mean = grid.mean(axis=0, dtype=np.float64)
-        spread = (
-            2 * (np.square(grid, dtype=np.float64).sum(axis=1).mean() - mean @ mean) if len(grid) else 0.0
-        )
-        self.spread = max(float(spread), 1.0)
+        self.weights = torch.from_numpy(weights).to(device)
+        self.offsets = torch.from_numpy(offsets).to(device)
+        is_zero = ~features.any(axis=1) if kind == "cosine" else np.zeros(len(features), np.bool_)
+        self.is_zero = torch.from_numpy(is_zero).to(device)
+        self.has_zeros = bool(is_zero.any())
         self.kept: torch.Tensor | None = None
         num_block = BLOCK["cpu" if self.features.device.type == "cpu" else "cuda"]
         self.num_block = max(min(num_block, max_bytes // BYTES_A_SIMILARITY), 1)
@@ -108,14 +106,14 @@ class Similarities:
             columns: The range, of length b.
 
         Returns:
-            float32[m, b], whole numbers from 0 to `unit`, a copy.
+            float32[m, b], whole numbers from 0 to `UNIT`, a copy.
         """
         if self.kept is not None:
             return self.kept[:, columns].index_select(0, rows)
         return self._compute(rows, columns)
 
     def row(self, row: int) -> "torch.Tensor":
-        """Similarities of one document to all, float32[n], in `unit`."""
+        """Similarities of one document to all, float32[n], in `UNIT`."""
         import torch
 
         if self.kept is not None:
@@ -139,15 +137,15 @@ class Similarities:
         return int(self.num_block**0.5)
 
     def own(self) -> "torch.Tensor":
-        """Similarities of documents to themselves, float64[n], in `unit`."""
+        """Similarities of documents to themselves, float64[n], in `UNIT`."""
         import torch
 
-        if self.kind == "cosine":
-            return self.squares.double()
-        return torch.full_like(self.squares, self.unit, dtype=torch.float64)
+        squares = self.features.square().sum(dim=1)
+        own = self._scale(squares, self.weights.square(), self.offsets + self.offsets)
+        return torch.where(self.is_zero, 0, own).double()
 
     def sums(self) -> "torch.Tensor":
-        """Sum of each document's similarities to all, float64[n], in `unit`; a pair is computed once for both."""
+        """Sum of each document's similarities to all, float64[n], in `UNIT`; a pair is computed once for both."""
         import torch
 
         sums = torch.zeros(len(self), dtype=torch.float64, device=self.features.device)
@@ -168,10 +166,27 @@ class Similarities:
         import torch
 
         products = torch.mm(self.features.index_select(0, rows), self.features[columns].T, out=out)
-        if self.kind == "cosine":
-            return products if self.signed else products.clamp_min_(0)
-        distances = products.mul_(-2).add_(self.squares[columns]).add_(self.squares[rows, None])
-        return _exponential(distances.div_(self.spread)).mul_(self.unit).round_()
+        similar = self._scale(
+            products,
+            self.weights[rows, None] * self.weights[columns],
+            self.offsets[rows, None] + self.offsets[columns],
+        )
+        if self.has_zeros:
+            similar[self.is_zero[rows]] = 0
+            similar[:, self.is_zero[columns]] = 0
+        return similar
+
+    def _scale(
+        self, products: "torch.Tensor", weights: "torch.Tensor", offsets: "torch.Tensor"
+    ) -> "torch.Tensor":
+        """Similarities from products on the grid, in place, one operation after another so that all devices agree."""
+        import torch
+
+        products.mul_(weights)
+        if self.kind == "rbf":
+            return _exponential(torch.sub(offsets, products, out=products)).mul_(UNIT).round_()
+        products.add_(offsets).round_()
+        return products if self.signed else products.clamp_min_(0)
 
 
 def assign(
@@ -213,32 +228,45 @@ def assign(
             nearest[columns] = torch.where(better, part[places], nearest[columns])
     nearest[rows] = rows
     best[rows] = similarities.own()[rows].float()
-    scaled = (best / similarities.unit).clamp_max_(1)
+    scaled = (best / UNIT).clamp_max_(1)
     return nearest.cpu().numpy(), scaled.cpu().numpy()
 
 
-def _to_grid(features: Features, kind: Kind) -> tuple[Features, float]:
-    """Features as whole numbers, float32[n, d], and the largest norm that they were brought to.
+def _to_grid(features: Features, kind: Kind) -> tuple[Features, Features, Features]:
+    """Features on the grid, float32[n, d], and what makes similarities of their products, both float32[n].
 
-    Cosines: unit vectors times a scale such that no product of two exceeds 2^24. RBF: the same centred features with
-    the longest brought to the scale, such that no squared distance, at most four times its square, exceeds 2^24.
+    A similarity (cosine), or the exponent of one (rbf), is the product times both documents' weights, added to (cosine)
+    or taken from (rbf) the sum of both documents' offsets.
     """
     num_rows, width = features.shape
-    scale = (LIMIT**0.5 if kind == "cosine" else LIMIT**0.5 / 2) - width**0.5 / 2
+    scale = UNIT**0.5 - width**0.5 / 2
     if scale < 1:
         raise ValueError(f"features of width {width:,}; expected fewer than a million")
     grid = np.empty((num_rows, width), np.float32)
-    center = features.mean(axis=0, dtype=np.float64) if kind == "rbf" and num_rows else np.zeros(width)
-    longest = 0.0
-    if kind == "rbf":
-        for part in _parts(num_rows):
-            norms = np.linalg.norm(features[part].astype(np.float64) - center, axis=1)
-            longest = max(longest, float(norms.max()))
+    lengths, offsets = np.empty(num_rows), np.empty(num_rows)
+    center = sum((_vectors(features[part], kind).sum(axis=0) for part in _parts(num_rows)), np.zeros(width))
+    center /= max(num_rows, 1)
     for part in _parts(num_rows):
-        centered = features[part].astype(np.float64) - center
-        norms = longest if kind == "rbf" else np.linalg.norm(centered, axis=1, keepdims=True)
-        grid[part] = np.rint(centered * (scale / np.where(norms > 0, norms, 1)))
-    return grid, scale
+        rest = _vectors(features[part], kind) - center
+        lengths[part] = np.linalg.norm(rest, axis=1)
+        grid[part] = np.rint(rest * (scale / np.where(lengths[part] > 0, lengths[part], 1))[:, None])
+        offsets[part] = (rest * center).sum(axis=1) + center @ center / 2
+    if kind == "cosine":
+        weights, offsets = lengths * (UNIT**0.5 / scale), offsets * UNIT
+    else:
+        mean_squares = float(np.mean(lengths**2)) if num_rows else 0.0
+        spread = 2 * mean_squares or 1.0
+        weights, offsets = lengths * ((2 / spread) ** 0.5 / scale), lengths**2 / spread
+    return grid, weights.astype(np.float32), offsets.astype(np.float32)
+
+
+def _vectors(features: Features, kind: Kind) -> npt.NDArray[np.float64]:
+    """Features, for cosines at unit length, float64[m, d]."""
+    vectors = features.astype(np.float64)
+    if kind == "rbf":
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def _parts(num_rows: int) -> Iterator[slice]:
@@ -252,7 +280,7 @@ def _exponential(values: "torch.Tensor") -> "torch.Tensor":
 
     exp(-t) is about ((1 - t/2m) / (1 + t/2m))^m, here with m = 64.
     """
-    half = values.div_(2 ** (NUM_SQUARINGS + 1))
+    half = values.clamp_min_(0).div_(2 ** (NUM_SQUARINGS + 1))
     above = half + 1
     half.neg_().add_(1).clamp_min_(0).div_(above)
     for _ in range(NUM_SQUARINGS):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.models.similarity import Features, Kind, Rows, Similarities, check_features
+from gristmill.models.similarity import UNIT, Features, Kind, Rows, Similarities, check_features
 
 if TYPE_CHECKING:
     import torch
@@ -87,14 +87,14 @@ class _FacilityLocationState:
         self.covered = torch.zeros(len(similarities), device=self.device)
 
     def first_gains(self) -> Gains:
-        return (self.similarities.sums() / self.similarities.unit).cpu().numpy()
+        return (self.similarities.sums() / UNIT).cpu().numpy()
 
     def gains(self, rows: Rows) -> Gains:
         import torch
 
         parts = self.similarities.row_blocks(torch.from_numpy(rows).to(self.device))
         gains = torch.cat([self._gains(part) for part in parts])
-        return (gains / self.similarities.unit).cpu().numpy()
+        return (gains / UNIT).cpu().numpy()
 
     def _gains(self, rows: "torch.Tensor") -> "torch.Tensor":
         import torch
@@ -153,7 +153,7 @@ class _GraphCutState:
         return self.gains(np.arange(len(self.similarities)))
 
     def gains(self, rows: Rows) -> Gains:
-        return (self.to_all[rows] - 2 * self.lambda_ * self.to_chosen[rows]) / self.similarities.unit
+        return (self.to_all[rows] - 2 * self.lambda_ * self.to_chosen[rows]) / UNIT
 
     def add(self, row: int) -> None:
         self.to_chosen += self.similarities.row(row).cpu().numpy()
@@ -214,7 +214,7 @@ class _LogDeterminantState:
         self.similarities, self.lambda_, self.num_chosen = similarities, lambda_, 0
         device = similarities.features.device
         self.factors = torch.empty(capacity, len(similarities), dtype=torch.float64, device=device)
-        self.squares = similarities.own() / similarities.unit + lambda_
+        self.squares = similarities.own() / UNIT + lambda_
 
     def first_gains(self) -> Gains:
         return self.gains(np.arange(len(self.similarities)))
@@ -223,7 +223,7 @@ class _LogDeterminantState:
         return np.round(np.log(self.squares.cpu().numpy()[rows]), 9)
 
     def add(self, row: int) -> None:
-        similar = self.similarities.row(row).double() / self.similarities.unit
+        similar = self.similarities.row(row).double() / UNIT
         similar[row] += self.lambda_
         before = self.factors[: self.num_chosen]
         factor = (similar - before.T @ before[:, row]) / self.squares[row].sqrt()

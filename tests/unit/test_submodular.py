@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.models.greedy import choose
-from gristmill.models.similarity import Similarities, assign
+from gristmill.models.similarity import UNIT, Similarities, assign
 from gristmill.models.submodular import FacilityLocation, FeatureCoverage, GraphCut, LogDeterminant
 
 FUNCTIONS = {
@@ -247,10 +247,18 @@ def test_what_cannot_be_is_refused(call, message):
 def test_similarities_are_close_to_their_definition(kind, define):
     table = clustered(width=384)
     similarities = Similarities(table, kind)
-    found = similarities.block(torch.arange(300), slice(0, 300)).numpy() / similarities.unit
+    found = similarities.block(torch.arange(300), slice(0, 300)).numpy() / UNIT
     assert np.abs(found - np.maximum(define(table), 0)).max() < 1e-3
     np.testing.assert_array_equal(found, found.T)
-    np.testing.assert_allclose(similarities.own().numpy() / similarities.unit, np.diag(found), rtol=1e-6)
+    np.testing.assert_allclose(similarities.own().numpy() / UNIT, np.diag(found), rtol=1e-6)
+
+
+def test_similarities_of_features_that_point_one_way_are_closer():
+    table = clustered(width=384) + 5
+    similarities = Similarities(table, "cosine")
+    found = similarities.block(torch.arange(300), slice(0, 300)).numpy() / UNIT
+    assert cosines(table).min() > 0.9
+    assert np.abs(found - cosines(table)).max() < 3e-5
 
 
 @pytest.mark.parametrize("max_bytes", [2**30, 5000])
