@@ -5,7 +5,11 @@ Beam pickles a RecordBatch by default, and a pickled slice carries its whole par
 `with_output_types(KEYED_BLOCK)`, or Beam does not look the coder up.
 """
 
+from collections.abc import Callable, Iterator
+
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 KEYED_BLOCK = tuple[int, pa.RecordBatch]
@@ -32,3 +36,20 @@ class RecordBatchCoder(beam.coders.Coder):
 
 
 beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
+
+
+def keyed_blocks(
+    function: Callable[..., Iterator[tuple[int, pa.RecordBatch]]], *arguments: object
+) -> beam.PTransform:
+    """A map to keyed blocks in Arrow's own encoding."""
+    return beam.FlatMap(function, *arguments).with_output_types(KEYED_BLOCK)
+
+
+def blocks_by_key(table: pa.Table, keys: npt.NDArray[np.int64]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """A table cut into one block for each key, in order."""
+    order = np.argsort(keys, kind="stable")
+    table = table.take(pa.array(order)).combine_chunks()
+    found, starts = np.unique(keys[order], return_index=True)
+    ends = np.append(starts, len(order))[1:]
+    for key, start, end in zip(found.tolist(), starts, ends, strict=True):
+        yield key, table.slice(start, end - start).to_batches()[0]

@@ -52,6 +52,13 @@ DUPLICATE_REPORT = (
 )
 SIGNATURES = pa.schema([schema.DOC_ID, ("minhash_signature", pa.binary()), ("num_shingles", pa.int64())])
 CONTRIBUTIONS = pa.schema([schema.DOC_ID, ("meta_rater_contributions", pa.list_(pa.float32()))])
+REPRESENTATIVES = pa.schema(
+    [
+        schema.DOC_ID,
+        ("facility_location_representative", pa.uuid()),
+        ("facility_location_similarity", pa.float64()),
+    ]
+)
 MODELS = "scorer VARCHAR, fingerprint VARCHAR, option VARCHAR, digest VARCHAR"
 SCORE_COLUMNS = (
     "column_name VARCHAR, scorer VARCHAR, version INTEGER, fingerprint VARCHAR, options JSON, unit VARCHAR, "
@@ -339,6 +346,13 @@ def _add_scores(
         )
     else:
         builder.files("raw_contributions", CONTRIBUTIONS, [])
+    if "score_facility_location" in joined:
+        wanted = ", ".join(REPRESENTATIVES.names)
+        builder.connection.execute(
+            f"CREATE VIEW raw_representatives AS SELECT {wanted} FROM score_facility_location"
+        )
+    else:
+        builder.files("raw_representatives", REPRESENTATIVES, [])
     if "score_minhash" in joined:
         builder.connection.execute("CREATE VIEW raw_minhash AS SELECT * FROM score_minhash")
     else:

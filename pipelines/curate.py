@@ -23,9 +23,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from gristmill.pipelines import dataset_card, files, write_dataset, write_tokens
+from gristmill.pipelines.choose_subset import MergeGroups, OrderPartitions, Subset, choose_subset
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
-from gristmill.pipelines.derived_scores import with_versions
+from gristmill.pipelines.derived_scores import derived_scorers
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
 from gristmill.pipelines.mark_duplicates import Corpus, FindEdges, layout_warnings
 from gristmill.pipelines.model_files import localised
@@ -44,6 +45,7 @@ from gristmill.pipelines.score_documents import (
     Shard,
     announce_scores,
     commit_scores,
+    corpus_digest,
     plan_scores,
     stage_of,
 )
@@ -67,6 +69,7 @@ from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace, locked, open_workspace
 from gristmill.scorers.base import DerivedScorer, RecipeError, Scorer, SelectionError
 from gristmill.scorers.color_filter import ColorFilter
+from gristmill.scorers.facility_location import FacilityLocation
 from gristmill.scorers.minhash import MinHash
 
 LOCAL_SHUFFLE_BYTES = 1 << 30
@@ -167,12 +170,7 @@ class Curation:
         results = {}
         if "ingest" in stages:
             results["ingest"] = self._run_ingest(workspace, plan, plan.splits)
-        kinds: dict[str, Sequence[Scorer]] = {"score": self.text_scorers, "derive": self.derived_scorers}
-        for stage, scorers in kinds.items() if "score" in stages else ():
-            if scorers:
-                names = tuple(scorer.name for scorer in scorers)
-                tasks = [ScoreTask(shard, names) for shard in shards]
-                results[stage] = self._run_scores(workspace, tasks, scorers)
+        results |= self._translate_scores(workspace, shards) if "score" in stages else {}
         if "dedup" in stages and self.recipe.duplicates is not None:
             corpus = self._signed(workspace, shards, self.recipe.duplicates)
             bands = range(self.recipe.duplicates.num_bands)
@@ -244,10 +242,19 @@ class Curation:
         self.score_with(workspace, shards, self.text_scorers)
         of_scores = [name for name in self.trained if name not in of_texts(self.trained)]
         notes = self.train(workspace, shards, of_scores) if of_scores else []
-        if self.derived_scorers:
-            versioned = [with_versions(scorer, self.text_scorers) for scorer in self.derived_scorers]
-            self.score_with(workspace, shards, versioned)
+        by_batches, of_corpus = self.derived(shards)
+        if by_batches:
+            self.score_with(workspace, shards, by_batches)
+        for scorer in of_corpus:
+            self.score_corpus(workspace, shards, scorer)
         return notes
+
+    def score_corpus(self, workspace: Workspace, shards: Sequence[Shard], scorer: FacilityLocation) -> None:
+        """All scores of one kind -> scores of documents that depend on all others."""
+        announce_scores(workspace, [scorer])
+        with reported(self.reporter, scorer.name, shards):
+            choose_subset(workspace, shards, scorer, self._run)
+        commit_scores(workspace, shards, scorer)
 
     def score_with(self, workspace: Workspace, shards: Sequence[Shard], scorers: Sequence[Scorer]) -> None:
         """Shards -> one side file for each scorer."""
@@ -282,7 +289,7 @@ class Curation:
             require_marked(self._signed(workspace, shards, compiled.near))
         block_lists = read_block_lists(self.recipe.block)
         with reported(self.reporter, f"select {compiled.selection.name}", shards):
-            return select_documents(workspace, shards, self.local_scorers(), compiled, block_lists)
+            return select_documents(workspace, shards, self.local_scorers(shards), compiled, block_lists)
 
     def export(
         self, workspace: Workspace, shards: Sequence[Shard], compiled: CompiledSelection
@@ -310,7 +317,7 @@ class Curation:
         export = self.recipe.export.model_copy(update={"tokens": None})
         decisions = workspace.read_json("decisions", name, "manifest.json")
         block_lists = read_block_lists(self.recipe.block)
-        parents = selection_identity(shards, self.local_scorers(), compiled, block_lists)
+        parents = selection_identity(shards, self.local_scorers(shards), compiled, block_lists)
         if decisions is None or decisions["identity"] != parents:
             raise SelectionError(
                 f"selection {name!r} is not made from this recipe and corpus; run `gristmill select`"
@@ -337,7 +344,7 @@ class Curation:
             "recipe": recipe,
             "gristmill": version("gristmill"),
         }
-        card = dataset_card.render(workspace, self.recipe, compiled.selection, self.local_scorers())
+        card = dataset_card.render(workspace, self.recipe, compiled.selection, self.local_scorers(shards))
         return write_dataset.commit_dataset(workspace, name, parts, provenance, card)
 
     @property
@@ -345,19 +352,18 @@ class Curation:
         """The scorers that see texts."""
         return [scorer for scorer in self.scorers if not isinstance(scorer, DerivedScorer)]
 
-    @property
-    def derived_scorers(self) -> list[DerivedScorer]:
-        """The scorers that see other scores."""
-        return [scorer for scorer in self.scorers if isinstance(scorer, DerivedScorer)]
+    def derived(self, shards: Sequence[Shard]) -> tuple[list[DerivedScorer], list[FacilityLocation]]:
+        """The scorers that see other scores, batch by batch or all at once, with what they are made from."""
+        return derived_scorers(self.scorers, corpus_digest(shards))
 
-    def local_scorers(self) -> list[Scorer]:
+    def local_scorers(self, shards: Sequence[Shard]) -> list[Scorer]:
         """The scorers with their models on this machine; those trained in the workspace must be there.
 
         Raises:
             ScorerError: If a model is not there or cannot be used.
         """
-        versioned = [with_versions(scorer, self.text_scorers) for scorer in self.derived_scorers]
-        return [localised(scorer) for scorer in (*self.text_scorers, *versioned)]
+        by_batches, of_corpus = self.derived(shards)
+        return [localised(scorer) for scorer in (*self.text_scorers, *by_batches, *of_corpus)]
 
     def cutter(self, compiled: CompiledSelection) -> ColorFilter | None:
         """The scorer whose windows a selection chooses, None where it chooses whole documents."""
@@ -393,6 +399,24 @@ class Curation:
                     _spread(pipeline, of_class, label) | f"ScoreDocuments{label}" >> score
 
         return run_pipeline(self.options, build)
+
+    def _translate_scores(self, workspace: Workspace, shards: Sequence[Shard]) -> dict[str, PipelineResult]:
+        of_corpus = [scorer for scorer in self.scorers if isinstance(scorer, FacilityLocation)]
+        derived = [scorer for scorer in self.scorers if isinstance(scorer, DerivedScorer)]
+        by_batches = [scorer for scorer in derived if not isinstance(scorer, FacilityLocation)]
+        kinds: dict[str, Sequence[Scorer]] = {"score": self.text_scorers, "derive": by_batches}
+        results = {}
+        for stage, scorers in kinds.items():
+            if scorers:
+                names = tuple(scorer.name for scorer in scorers)
+                tasks = [ScoreTask(shard, names) for shard in shards]
+                results[stage] = self._run_scores(workspace, tasks, scorers)
+        for scorer in of_corpus:
+            subset = Subset(workspace, tuple(shards), scorer, (1,))
+            order, merge = OrderPartitions(subset), MergeGroups(subset, 0)
+            results["order partitions"] = self._run(range(len(shards)), "OrderPartitions" >> order)
+            results["merge groups"] = self._run([[0]], "MergeGroups" >> merge)
+        return results
 
     def _run_export(
         self,

@@ -16,7 +16,7 @@ Beam's local runner holds what is shuffled in memory, about 4 bytes a byte, so s
 bands as keep it within `SHUFFLE_BYTES`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 
@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gristmill.pipelines import files
-from gristmill.pipelines.arrow_beam import KEYED_BLOCK
+from gristmill.pipelines.arrow_beam import blocks_by_key, keyed_blocks
 from gristmill.pipelines.recipe import Duplicates
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.workspace import Workspace
@@ -151,11 +151,11 @@ class FindEdges(beam.PTransform):
         """Wire it up."""
         return (
             shards
-            | "HashBands" >> _blocks(hash_bands, self.corpus, self.bands)
+            | "HashBands" >> keyed_blocks(hash_bands, self.corpus, self.bands)
             | "GroupByPrefix" >> beam.GroupByKey()
-            | "PairBuckets" >> _blocks(pair_buckets, self.corpus, self.folder, self.bands.start)
+            | "PairBuckets" >> keyed_blocks(pair_buckets, self.corpus, self.folder, self.bands.start)
             | "GroupByFirst" >> beam.GroupByKey()
-            | "TakeSignatures" >> _blocks(take_signatures, self.corpus)
+            | "TakeSignatures" >> keyed_blocks(take_signatures, self.corpus)
             | "GroupBySecond" >> beam.GroupByKey()
             | "JudgePairs" >> beam.Map(judge_pairs, self.corpus, self.folder, self.bands.start)
         )
@@ -179,17 +179,10 @@ class VerifyMembers(beam.PTransform):
         corpus, folder, attempt = self.arguments
         return (
             members
-            | "TakeShingles" >> _blocks(take_shingles, corpus)
+            | "TakeShingles" >> keyed_blocks(take_shingles, corpus)
             | "GroupByMember" >> beam.GroupByKey()
             | "CompareShingles" >> beam.Map(compare_shingles, corpus, folder, attempt)
         )
-
-
-def _blocks(
-    function: Callable[..., Iterator[tuple[int, pa.RecordBatch]]], *arguments: object
-) -> beam.PTransform:
-    """A map to keyed blocks in Arrow's own encoding."""
-    return beam.FlatMap(function, *arguments).with_output_types(KEYED_BLOCK)
 
 
 def layout_warnings(rule: Duplicates, num_perm: int) -> list[str]:
@@ -248,7 +241,7 @@ def pair_buckets(
             with files.committed(corpus.workspace.path(folder, name)) as file:
                 bands = pa.repeat(pa.scalar(first_band, pa.int32()), len(oversized))
                 pq.write_table(pa.table([bands, oversized], schema=DUPLICATE_BUCKETS), file)
-    yield from _by_shard(pa.table([pairs[:, 0], pairs[:, 1]], schema=PAIR), corpus.shard_of(pairs[:, 0]))
+    yield from blocks_by_key(pa.table([pairs[:, 0], pairs[:, 1]], schema=PAIR), corpus.shard_of(pairs[:, 0]))
 
 
 def take_signatures(
@@ -267,7 +260,7 @@ def take_signatures(
     taken = signatures[left - corpus.starts[number]]
     column = pa.Array.from_buffers(pa.binary(4 * taken.shape[1]), len(taken), [None, pa.py_buffer(taken)])
     rows = pa.table([left, _lists(pairs[:, 1], starts), column], names=["left", "right", "signature"])
-    yield from _by_shard(rows, shards[starts])
+    yield from blocks_by_key(rows, shards[starts])
 
 
 def judge_pairs(
@@ -297,7 +290,7 @@ def judge_pairs(
 def member_blocks(corpus: Corpus, members: Pairs) -> list[tuple[int, pa.RecordBatch]]:
     """Pairs of (member, representative) as one block for each shard of a representative."""
     table = pa.table([members[:, 0], members[:, 1]], schema=MEMBER)
-    return list(_by_shard(table, corpus.shard_of(members[:, 1])))
+    return list(blocks_by_key(table, corpus.shard_of(members[:, 1])))
 
 
 def take_shingles(
@@ -310,7 +303,7 @@ def take_shingles(
     offsets = np.cumsum([0, *map(len, shingles)])
     column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.concatenate(shingles)))
     table = pa.Table.from_batches([block]).append_column("shingles", column.take(pa.array(which)))
-    yield from _by_shard(table, corpus.shard_of(block["member"].to_numpy()))
+    yield from blocks_by_key(table, corpus.shard_of(block["member"].to_numpy()))
 
 
 def compare_shingles(
@@ -382,15 +375,5 @@ def _by_prefix(
     )
     yield from (
         (first + key, block)
-        for key, block in _by_shard(pa.table([hashes, rows], names=["hash", "row"]), prefix)
+        for key, block in blocks_by_key(pa.table([hashes, rows], names=["hash", "row"]), prefix)
     )
-
-
-def _by_shard(table: pa.Table, numbers: Rows) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """A table cut into one block for each number, in order."""
-    order = np.argsort(numbers, kind="stable")
-    table = table.take(pa.array(order)).combine_chunks()
-    found, starts = np.unique(numbers[order], return_index=True)
-    ends = np.append(starts, len(order))[1:]
-    for number, start, end in zip(found.tolist(), starts, ends, strict=True):
-        yield number, table.slice(start, end - start).to_batches()[0]

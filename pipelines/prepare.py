@@ -7,6 +7,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from gristmill.pipelines import files
 from gristmill.pipelines.control_tokens import find_column
 from gristmill.pipelines.curate import Curation
+from gristmill.pipelines.derived_scores import require_inputs
 from gristmill.pipelines.load_recipe import missing_files
 from gristmill.pipelines.model_files import localised
 from gristmill.pipelines.progress import QuietReporter, Reporter
@@ -17,6 +18,8 @@ from gristmill.pipelines.select_sql import compile_selection, score_columns
 from gristmill.pipelines.train_models import is_trained, models_of, wanted_models, with_trained_models
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError, Scorer, ScorerError
+from gristmill.scorers.clusters_of_embeddings import EmbeddingClusters
+from gristmill.scorers.facility_location import FacilityLocation
 from gristmill.scorers.minhash import MinHash
 from gristmill.scorers.registry import make_scorer
 
@@ -43,6 +46,9 @@ def prepare(recipe: Recipe, options: PipelineOptions, reporter: Reporter | None 
     if mistakes:
         raise RecipeError("\n".join(mistakes))
     score_columns(scorers)
+    for scorer in scorers:
+        if isinstance(scorer, EmbeddingClusters | FacilityLocation):
+            require_inputs(scorer, scorers)
     _check_duplicates(recipe, scorers)
     if recipe.export.tokens is not None and recipe.export.tokens.control is not None:
         find_column(recipe.export.tokens.control, scorers)

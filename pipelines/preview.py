@@ -1,11 +1,11 @@
 """The plan of a run before it runs: inputs, what is cached, what will run, and what it will cost."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from gristmill.pipelines import files
 from gristmill.pipelines.cluster_duplicates import STAGE as DEDUP
 from gristmill.pipelines.curate import Curation
-from gristmill.pipelines.derived_scores import with_versions
 from gristmill.pipelines.ledger import LedgerRow, read_ledger
 from gristmill.pipelines.model_files import read_manifest
 from gristmill.pipelines.plan_splits import IngestPlan
@@ -17,7 +17,7 @@ from gristmill.pipelines.token_plan import divide_stage, pack_stage
 from gristmill.pipelines.train_models import is_trained
 from gristmill.pipelines.workspace import FORMAT_VERSION, Workspace
 from gristmill.pipelines.write_dataset import stage_of as export_stage
-from gristmill.scorers.base import DerivedScorer, WorkspaceError
+from gristmill.scorers.base import CorpusScorer, DerivedScorer, WorkspaceError
 
 
 def preview(curation: Curation) -> Iterator[str]:
@@ -83,8 +83,13 @@ def _preview_scores(
             yield f"score      {scorer.name}: after its models are trained; {_size(num_bytes)}"
             continue
         if isinstance(scorer, DerivedScorer):
-            scorer = with_versions(scorer, curation.text_scorers)
+            if not all(is_trained(workspace, curation.recipe, other.name) for other in curation.scorers):
+                yield f"score      {scorer.name}: after the models of other scores are trained"
+                continue
+            (scorer,) = (found for found in chain(*curation.derived(shards)) if found.name == scorer.name)
         missing = [task.shard for task in plan_scores(workspace, shards, [scorer])]
+        if isinstance(scorer, CorpusScorer) and new_bytes:
+            missing = list(shards)
         num_bytes = sum(shard.num_bytes for shard in missing) + new_bytes
         stage = stage_of(scorer)
         history = _history(workspace, [stage]) or _history_of_scorer(workspace, scorer.name)

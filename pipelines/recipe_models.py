@@ -258,6 +258,18 @@ class MetaRaterModel(AuxiliaryModel):
         return self
 
 
+class ClustersModel(AuxiliaryModel):
+    """Clusters of documents by `embedding`: a folder with `clusters.safetensors`, or k-means on a seeded sample.
+
+    The sample holds about `max_documents` of the corpus. Where the recipe has a target, the model also knows how many
+    of the target's documents fall into each cluster.
+    """
+
+    num_clusters: Count = 100
+    max_documents: Count = 100_000
+    seed: Seed = 0
+
+
 class Models(Section):
     """The auxiliary models that scorers use; those without a path are trained in the workspace."""
 
@@ -270,6 +282,7 @@ class Models(Section):
     ladder: LadderModel = LadderModel()
     predictive_strength: PredictiveStrengthModel = PredictiveStrengthModel()
     meta_rater: MetaRaterModel = MetaRaterModel()
+    clusters: ClustersModel = ClustersModel()
     raters: RaterModels = RaterModels()
 
     def of(self, name: str) -> Any:

@@ -74,11 +74,12 @@ class LossWeights(Section):
     """Which losses are sampled more often: a softmax of a function of the loss, from the least to the greatest.
 
     `lin_upper` damps low losses, `quadratic` favours medium ones, `extremes` low and high ones (arXiv 2502.06733, where
-    they weigh batches of a training); the greater the `temperature`, the more alike are the weights.
+    they weigh batches of a training); the greater the `temperature`, the more alike are the weights. `proportional`
+    takes the column itself for the weight, such as a probability; documents of weight 0 come last.
     """
 
     by: str
-    function: Literal["lin_upper", "quadratic", "extremes"] = "lin_upper"
+    function: Literal["lin_upper", "quadratic", "extremes", "proportional"] = "lin_upper"
     temperature: Annotated[float, Field(ge=0.001, allow_inf_nan=False)] = 1.0
 
 

@@ -4,8 +4,8 @@ The weights are those of `models.loss_weights` (arXiv 2502.06733), which the pap
 reference model's losses, computed once, weigh the draw. Each document has a standard exponential number E that depends
 on doc_id and seed alone; the documents with the least E / weight are a sample without replacement whose first is any
 document with a probability proportional to its weight, whose second is any other, and so on (Efraimidis and Spirakis
-2006). Keys are ln(E / weight), which no temperature overflows. Where all losses are alike, the same documents come
-first as in a sample without weights.
+2006), which is a Gumbel top-k in other words. Keys are ln(E / weight), which no temperature overflows. Where all losses
+are alike, the same documents come first as in a sample without weights.
 """
 
 from gristmill.models.loss_weights import MIN_SPREAD
@@ -18,6 +18,8 @@ FAVOURS = {
 }
 SMALLEST = 2.0**-53
 """The random number that stands for 0, whose logarithm is not finite; the next larger one."""
+LEAST_WEIGHT = 1e-300
+"""Stands for a weight of 0 or less, whose logarithm is not finite."""
 
 
 def log_weight(weights: LossWeights, loss: str, low: float, high: float) -> str:
@@ -25,10 +27,12 @@ def log_weight(weights: LossWeights, loss: str, low: float, high: float) -> str:
 
     Args:
         weights: How losses weigh.
-        loss: SQL for the document's loss, DOUBLE, finite.
+        loss: SQL for the document's loss, or its weight where that is `proportional`, DOUBLE, finite.
         low: The least loss of all documents that compete.
         high: The greatest.
     """
+    if weights.function == "proportional":
+        return f"ln(greatest({loss}, {_double(LEAST_WEIGHT)})) / {_double(weights.temperature)}"
     middle, half = low / 2 + high / 2, max(high / 2 - low / 2, MIN_SPREAD / 2)
     favour = FAVOURS[weights.function].format(h=f"(({loss} - {_double(middle)}) / {_double(half)})")
     return f"({favour}) / {_double(weights.temperature)}"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any
 
@@ -68,6 +69,12 @@ class ScoreTask:
 
     shard: Shard
     scorers: tuple[str, ...]
+
+
+def corpus_digest(shards: Sequence[Shard]) -> str:
+    """Identity of all documents, in whatever order the shards are."""
+    contents = sorted(shard.content for shard in shards)
+    return blake2b(repr(contents).encode(), digest_size=8).hexdigest()
 
 
 class ScoreDocuments(beam.PTransform):

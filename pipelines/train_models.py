@@ -23,6 +23,7 @@ from gristmill.pipelines.model_files import (
     claim_folder,
     commit_model,
     local_copy,
+    localised,
     model_path,
     read_manifest,
     work_folder,
@@ -34,8 +35,8 @@ from gristmill.pipelines.recipe_values import nearest
 from gristmill.pipelines.signals import find_signals
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace
-from gristmill.scorers.base import RecipeError
-from gristmill.scorers.registry import scorer_class
+from gristmill.scorers.base import RecipeError, Scorer
+from gristmill.scorers.registry import make_scorer, scorer_class
 
 Maker = Callable[[Training, Path, Path], dict[str, Any]]
 """Trains a model: its inputs, a folder for what a resumed training needs, a folder for the model -> facts about it."""
@@ -83,6 +84,7 @@ KINDS = {
     "meta_rater": Kind(
         "gristmill.pipelines.train_meta_rater:make_meta_rater", parents=("tokenizer",), needs_scores=True
     ),
+    "clusters": Kind("gristmill.pipelines.train_clusters:make_clusters", needs_scores=True),
     **{name: Kind("gristmill.pipelines.train_raters:make_rater", dimension=name) for name in DIMENSIONS},
 }
 """Every model, parents first; a ladder may need less."""
@@ -100,7 +102,7 @@ def needs_target(models: Models, name: str) -> bool:
 
 def uses_target(recipe: Recipe, name: str) -> bool:
     """Whether a model is made from the target, or judged by it where there is one."""
-    return needs_target(recipe.models, name) or (name == "meta_rater" and bool(recipe.target))
+    return needs_target(recipe.models, name) or (KINDS[name].needs_scores and bool(recipe.target))
 
 
 def of_texts(names: Sequence[str]) -> list[str]:
@@ -188,6 +190,18 @@ def with_trained_models(recipe: Recipe, name: str, options: dict[str, Any]) -> d
     return trained | ({"domains": domains} if name == "domain_importance" and domains else {}) | options
 
 
+def trained_scorer(recipe: Recipe, name: str) -> Scorer:
+    """One of the recipe's scorers, with its models, which are there, on this machine.
+
+    Raises:
+        RecipeError: If the recipe does not name it.
+    """
+    options = recipe.scorer_options()
+    if name not in options:
+        raise RecipeError(f"score: expected {name}, from which a model is made; found {', '.join(options)}")
+    return localised(make_scorer(name, with_trained_models(recipe, name, options[name])))
+
+
 def is_trained(workspace: Workspace, recipe: Recipe, name: str) -> bool:
     """Whether every model is there that a scorer leaves to the workspace."""
     options = recipe.scorer_options()[name]
@@ -236,6 +250,8 @@ def identity_of(training: Training, name: str) -> str:
         said += [asdict(column) for column in find_signals(training.workspace, section)]
     if name == "domain_importance":
         said += [[domain, [s.content for s in found]] for domain, found in training.domain_shards.items()]
+    if name == "clusters":
+        said.append(trained_scorer(training.recipe, "embedding").fingerprint())
     if name in DIMENSIONS:
         said += [
             [key, blake2b(files.read_bytes(path)).hexdigest()] for key, path in section.label_paths().items()

@@ -154,3 +154,17 @@ class DerivedScorer(Scorer):
     @abstractmethod
     def inputs(self) -> tuple[str, ...]:
         """Columns of other scorers."""
+
+
+class CorpusScorer(DerivedScorer):
+    """Base of derived scorers that need all documents at once; a pipeline of their own scores the whole corpus.
+
+    A subclass has an option `corpus`, where the pipeline puts the identity of all documents: with one more document,
+    every score may be another.
+    """
+
+    corpus: str
+
+    def score(self, batch: TextBatch) -> pa.RecordBatch:
+        """Refused: what a document scores depends on all others."""
+        raise ScorerError(f"{self.name} scores the corpus as a whole, and no batch of it")

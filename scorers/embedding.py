@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gristmill.scorers.base import Column
 from gristmill.scorers.language_models import LanguageModelScorer
@@ -44,3 +46,22 @@ class Embedding(LanguageModelScorer):
         (column,) = self.columns
         vectors = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=column.type)
         return pa.RecordBatch.from_arrays([vectors], schema=self.schema())
+
+
+def read_vectors(
+    embeddings: pa.Array | pa.ChunkedArray,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
+    """The embeddings of the documents that have one: of empty texts, and of those that are not finite, there is none.
+
+    Args:
+        embeddings: n lists, empty or of d numbers.
+
+    Returns:
+        Rows, ascending, int64[m], and vectors, float16[m, d].
+    """
+    lengths = pc.list_value_length(embeddings).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(lengths)
+    flat = pc.list_flatten(embeddings).to_numpy(zero_copy_only=False).astype(np.float16, copy=False)
+    vectors = flat.reshape(len(rows), -1) if len(rows) else np.empty((0, 0), np.float16)
+    is_finite = np.isfinite(vectors).all(axis=1)
+    return rows[is_finite], vectors[is_finite]

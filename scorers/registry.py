@@ -40,6 +40,8 @@ SCORERS = {
     "bits_per_character": "gristmill.scorers.bits_per_character:BitsPerCharacter",
     "meta_rater": "gristmill.scorers.meta_rater:MetaRater",
     "embedding": "gristmill.scorers.embedding:Embedding",
+    "clusters": "gristmill.scorers.clusters_of_embeddings:EmbeddingClusters",
+    "facility_location": "gristmill.scorers.facility_location:FacilityLocation",
     "professionalism": "gristmill.scorers.raters:Professionalism",
     "readability": "gristmill.scorers.raters:Readability",
     "reasoning": "gristmill.scorers.raters:Reasoning",

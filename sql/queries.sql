@@ -293,6 +293,22 @@ FROM (
 JOIN meta_rater_weights USING (position)
 ORDER BY contribution DESC, signal
 
+-- name: representatives
+-- One row per document that stands for others in the subset of `facility_location`, the 50 of the most documents first.
+SELECT
+    d.doc_id,
+    d.source,
+    d.id,
+    count(*) AS num_documents,
+    round(avg(facility_location_similarity), 4) AS mean_similarity,
+    list(DISTINCT member.source ORDER BY member.source) AS sources
+FROM raw_representatives AS r
+JOIN documents AS d ON d.doc_id = r.facility_location_representative
+JOIN documents AS member ON member.doc_id = r.doc_id
+GROUP BY d.doc_id, d.source, d.id
+ORDER BY num_documents DESC, d.doc_id
+LIMIT 50
+
 -- name: duplicate_ids
 -- One row per source and user's id that several documents share.
 SELECT source, id, count(*) AS num_documents

@@ -150,3 +150,21 @@ def test_the_weighing_of_signals_is_a_sound_recipe_and_filters_have_inverses(tmp
     for rule in rules:
         selection = Selection.model_validate({"name": "filtered", **rule})
         compile_selection(recipe, selection, scorers, "select")
+
+
+def test_the_representatives_of_the_readme_are_a_sound_recipe(tmp_path: Path) -> None:
+    (content,) = [content for language, content in blocks("Choosing representatives") if language == "yaml"]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
+    recipe = load_recipe(str(path))
+    assert models_of(recipe, wanted_models(recipe)) == ["tokenizer", "prior", "clusters"]
+    options = {name: {"model": "here"} | given for name, given in recipe.scorer_options().items()}
+    del options["facility_location"]["model"]
+    scorers = [make_scorer(name, given) for name, given in options.items()]
+    for selection in recipe.select:
+        compile_selection(recipe, selection, scorers, "select")
+    section = README.split("\n## Choosing representatives\n")[1].split("\n## ")[0]
+    (rule,) = re.findall(r"`(top: {by: \"[^`]*})`", section)
+    selection = Selection.model_validate({"name": "both", **yaml.safe_load(rule)})
+    rater = make_scorer("educational_value", {"model": "rater"})
+    compile_selection(recipe, selection, [*scorers, rater], "select")

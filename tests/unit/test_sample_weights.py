@@ -75,6 +75,15 @@ def test_the_first_of_a_sample_is_drawn_by_weight():
     np.testing.assert_allclose(shares, expected, atol=4 * 0.5 / NUM_DRAWS**0.5)
 
 
+def test_a_column_may_be_the_weight_itself():
+    weights = LossWeights(by="p", function="proportional")
+    logs = computed(log_weight(weights, "p", 0.0, 0.6), p=np.array([0.6, 0.3, 0.1, 0.0]))
+    np.testing.assert_allclose(np.exp(logs), [0.6, 0.3, 0.1, 0.0], atol=1e-12)
+    uniform = np.array([0.5, 0.5, 0.5, 0.0])
+    keys = computed(sampling_key(weights, "p", "u", 0.0, 0.6), p=np.array([0.6, 0.3, 0.1, 0.0]), u=uniform)
+    assert np.argsort(keys).tolist() == [0, 1, 2, 3]
+
+
 def test_without_replacement_the_second_is_drawn_from_the_rest():
     weights = np.array([4.0, 2.0, 1.0])
     uniform = np.random.default_rng(1).random((NUM_DRAWS, 3))

@@ -104,11 +104,12 @@ QUERY_GRAIN = {
     "layout_recall": ["jaccard"],
     "simhash_pairs": ["doc_id", "other_doc"],
     "contributions": ["signal"],
+    "representatives": ["doc_id"],
     "duplicate_ids": ["source", "id"],
     "reject_reasons": ["reason"],
     "costs": ["stage"],
 }
-ELSEWHERE = {"contributions"}
+ELSEWHERE = {"contributions", "representatives"}
 """Queries of scores that this workspace has not; their rows are tested where those scores are."""
 NULLABLE = {"year", "host"}
 """A document without a date has no year, one without a URL no host; their group is one row like the others."""
