@@ -1,4 +1,8 @@
-"""Clusters of embeddings: spherical k-means (Dhillon and Modha 2001), on a sample that fits into memory."""
+"""Clusters of embeddings: spherical k-means (Dhillon and Modha 2001), on a sample that fits into memory.
+
+The sample's mean is taken away first: mean hidden states of a language model all point about one way, and their
+directions from the middle tell them apart.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -23,16 +27,22 @@ class Clusters:
     """k clusters of embeddings.
 
     Args:
-        centroids: Unit vectors, float32[k, d].
+        centre: Mean of the embeddings, float32[d].
+        centroids: Directions from it, unit vectors, float32[k, d].
         target_share: Share of the target's documents that fall into each, float64[k]; zeros where there is no target.
     """
 
+    centre: npt.NDArray[np.float32]
     centroids: npt.NDArray[np.float32]
     target_share: npt.NDArray[np.float64]
 
+    def assign(self, vectors: Vectors) -> Rows:
+        """The cluster of each embedding, shape (n, d): int64[n]."""
+        return nearest_centroids(vectors - self.centre, self.centroids)[0]
+
     def save(self, folder: Path) -> None:
         """Write `clusters.safetensors`."""
-        save_file({"centroids": self.centroids, "target_share": self.target_share}, folder / FILE)
+        save_file(vars(self), folder / FILE)
 
     @classmethod
     def load(cls, folder: Path) -> "Clusters":
@@ -42,9 +52,8 @@ class Clusters:
             ValueError: If it is not there, or is something else.
         """
         try:
-            arrays = load_file(folder / FILE)
-            return cls(arrays["centroids"], arrays["target_share"])
-        except (OSError, KeyError, SafetensorError) as error:
+            return cls(**load_file(folder / FILE))
+        except (OSError, TypeError, SafetensorError) as error:
             raise ValueError(
                 f"{folder / FILE}: no clusters ({error!r}); expected those of `models.clusters`"
             ) from error

@@ -4,6 +4,7 @@ The launcher holds embeddings of a seeded sample of the corpus, 26 bytes a numbe
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gristmill.models.kmeans import Clusters, fit_centroids, nearest_centroids
+from gristmill.models.kmeans import Clusters, fit_centroids
 from gristmill.pipelines import files
 from gristmill.pipelines.score_documents import MODEL_VIEW_BYTES, MODEL_VIEW_ROWS, cut_batches
 from gristmill.pipelines.train_models import trained_scorer
@@ -32,9 +33,14 @@ def make_clusters(training: Training, folder: Path, made: Path) -> dict[str, Any
     vectors = sample_vectors(training, scorer)
     if not len(vectors):
         raise RecipeError("models.clusters: no document has an embedding; expected a corpus with text")
-    centroids = fit_centroids(vectors, spec.num_clusters, seed=spec.seed)
-    counts = count_target(training, scorer, centroids) if training.target else np.zeros(len(centroids))
-    Clusters(centroids, counts / max(counts.sum(), 1)).save(made)
+    centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centroids = fit_centroids(vectors - centre, spec.num_clusters, seed=spec.seed)
+    counts = np.zeros(len(centroids))
+    clusters = Clusters(centre, centroids, counts)
+    if training.target:
+        counts = count_target(training, scorer, clusters)
+        clusters = replace(clusters, target_share=counts / max(counts.sum(), 1))
+    clusters.save(made)
     return {
         "num_clusters": len(centroids),
         "num_sampled": len(vectors),
@@ -60,17 +66,14 @@ def sample_vectors(training: Training, scorer: Scorer) -> npt.NDArray[np.float16
     return np.concatenate(found) if found else np.empty((0, 0), np.float16)
 
 
-def count_target(
-    training: Training, scorer: Scorer, centroids: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """Documents of the target nearest to each centroid, without those held out; embedded as the models see them."""
+def count_target(training: Training, scorer: Scorer, clusters: Clusters) -> npt.NDArray[np.float64]:
+    """Documents of the target in each cluster, without those held out; embedded as the models see them."""
     scorer.setup()
-    counts = np.zeros(len(centroids))
+    counts = np.zeros(len(clusters.centroids))
     for batch in _batches(training):
         _, vectors = read_vectors(scorer.score(TextBatch(batch))["embedding"])
         if len(vectors):
-            nearest, _ = nearest_centroids(vectors, centroids)
-            counts += np.bincount(nearest, minlength=len(centroids))
+            counts += np.bincount(clusters.assign(vectors), minlength=len(counts))
     return counts
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.models.kmeans import Clusters, digest, nearest_centroids
+from gristmill.models.kmeans import Clusters, digest
 from gristmill.scorers.base import Column, DerivedScorer, ModelPath, ScorerError
 from gristmill.scorers.embedding import read_vectors
 from gristmill.scorers.text import TextBatch
@@ -38,7 +38,7 @@ class EmbeddingClusters(DerivedScorer):
             Column(
                 name="cluster",
                 type=pa.int32(),
-                description="Number of the centroid most similar to the embedding, -1 without one",
+                description="Number of the centroid in the direction of the embedding from the mean, -1 without one",
                 unit="cluster",
                 minimum=-1,
                 empty=-1,
@@ -79,7 +79,7 @@ class EmbeddingClusters(DerivedScorer):
                 f"{vectors.shape[1]}; expected both from one model"
             )
         if len(rows):
-            cluster[rows], _ = nearest_centroids(vectors, self._clusters.centroids)
+            cluster[rows] = self._clusters.assign(vectors)
         share = np.where(cluster < 0, 0.0, self._clusters.target_share[cluster])
         return pa.RecordBatch.from_arrays([pa.array(cluster), pa.array(share)], schema=self.schema())
 

@@ -12,6 +12,7 @@ from gristmill.scorers.clusters_of_embeddings import EmbeddingClusters
 from gristmill.scorers.text import TextBatch
 
 AXES = np.eye(4, dtype=np.float32)
+MIDDLE = np.full(4, 50, np.float32)
 
 
 def blobs(sizes, seed=0):
@@ -58,13 +59,13 @@ def test_a_vector_is_assigned_alone_as_among_others(rows):
 
 
 def test_clusters_survive_the_disk(tmp_path):
-    before = Clusters(AXES, np.array([0.5, 0.25, 0.25, 0.0]))
+    before = Clusters(MIDDLE, AXES, np.array([0.5, 0.25, 0.25, 0.0]))
     before.save(tmp_path)
     after = Clusters.load(tmp_path)
     np.testing.assert_array_equal(after.centroids, before.centroids)
     np.testing.assert_array_equal(after.target_share, before.target_share)
     first = digest(tmp_path)
-    Clusters(AXES, np.zeros(4)).save(tmp_path)
+    Clusters(MIDDLE, AXES, np.zeros(4)).save(tmp_path)
     assert digest(tmp_path) != first
 
 
@@ -81,9 +82,9 @@ def batch(*vectors):
 
 
 def test_documents_are_in_the_nearest_cluster_and_know_the_share_of_the_target(tmp_path):
-    Clusters(AXES, np.array([0.75, 0.0, 0.25, 0.0])).save(tmp_path)
+    Clusters(MIDDLE, AXES, np.array([0.75, 0.0, 0.25, 0.0])).save(tmp_path)
     scorer = EmbeddingClusters(model=str(tmp_path))
-    found = scorer.score(batch([9, 1, 0, 0], [], [0, 0, 1, 0], [0, 2, 1, 0], [np.nan, 0, 0, 0]))
+    found = scorer.score(batch([59, 51, 50, 50], [], [50, 50, 51, 50], [50, 52, 51, 50], [np.nan, 0, 0, 0]))
     assert found.to_pydict() == {
         "cluster": [0, -1, 2, 1, -1],
         "cluster_target_share": [0.75, 0.0, 0.25, 0.0, 0.0],
@@ -92,6 +93,6 @@ def test_documents_are_in_the_nearest_cluster_and_know_the_share_of_the_target(t
 
 
 def test_embeddings_of_another_width_are_refused(tmp_path):
-    Clusters(AXES, np.zeros(4)).save(tmp_path)
+    Clusters(MIDDLE, AXES, np.zeros(4)).save(tmp_path)
     with pytest.raises(ScorerError, match=r"clusters.model: centroids of 4 numbers, embeddings of 3"):
         EmbeddingClusters(model=str(tmp_path)).score(batch([1, 2, 3]))
