@@ -2,7 +2,8 @@
 
 Documents are the docstrings of Python modules and the documentation, licences and read-me files of the installed
 packages: real near-duplicates (the same licence with another name), real boilerplate, real code. The target is the
-documentation of numerical code, NumPy's docstrings, which are not in the corpus.
+documentation of numerical code, NumPy's docstrings, which are not in the corpus. The raters learn from docstrings of
+other modules, with labels that a formula and damage done on purpose give them.
 """
 
 import ast
@@ -13,12 +14,14 @@ import warnings
 from collections.abc import Iterable, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from gristmill.pipelines import files
 from gristmill.pipelines.catalog import open_catalog, run_query
 from gristmill.pipelines.curate import Summary
+from gristmill.pipelines.demo_labels import labelled_texts
 from gristmill.pipelines.load_recipe import load_recipe
 from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.progress import Reporter
@@ -27,6 +30,7 @@ from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.workspace import open_workspace
 
 MAX_MODULES = 600
+MAX_TARGET_MODULES = 200
 MAX_FILE_BYTES = 1 << 16
 TARGET = "numpy"
 """The package whose docstrings are the target."""
@@ -43,15 +47,33 @@ corpus:
 target: {path: input/target.jsonl}   # what the trained model should be good at: numerical Python
 models:                              # tiny, for a demo: minutes on two cores
   tokenizer: {vocab_size: 2048, max_bytes: 2000000}
-  prior: {size: 300k, context: 128, tokens: 400000, batch_tokens: 2048, learning_rate: 0.003}
+  prior: {size: 300k, context: 128, tokens: 300000, batch_tokens: 2048, learning_rate: 0.003}
   conditional: {batch_tokens: 2048, learning_rate: 0.001}
   ladder:                            # the same model, trained longer and longer: what does it learn to predict?
     rungs:
       - {size: 300k, context: 128, tokens: 60000, batch_tokens: 2048, learning_rate: 0.003}
       - {size: 300k, context: 128, tokens: 90000, batch_tokens: 2048, learning_rate: 0.003}
       - {size: 300k, context: 128, tokens: 130000, batch_tokens: 2048, learning_rate: 0.003}
-  predictive_strength: {hosts: 3, documents_per_host: 60, stride: 128, epoch: 200}
-score: [rules, language, pii, exact_duplicate, minhash, color_filter, importance, predictive_strength]
+  predictive_strength: {hosts: 3, documents_per_host: 40, stride: 128, epoch: 200}
+  raters:                            # for show: one learns a formula, the other to see damage done on purpose
+    readability: {labels: input/labels.jsonl, label: readability, group: id, kind: regression}
+    cleanliness: {labels: input/labels.jsonl, label: cleanliness, group: id}
+  meta_rater:                        # how much should each signal count? eight models say; 256 would know
+    signals: [importance_per_ngram, readability, cleanliness, rps_doc_unigram_entropy, rps_doc_frac_no_alph_words]
+    proxies: 8
+    tokens: 30000
+score:
+  - rules
+  - language
+  - pii
+  - exact_duplicate
+  - minhash
+  - color_filter
+  - importance
+  - predictive_strength
+  - readability
+  - cleanliness
+  - meta_rater
 duplicates: {threshold: 0.8, prefer: [documentation, docstrings]}
 select:
   - name: demo
@@ -80,6 +102,10 @@ QUESTIONS = (
     "select source, count(*) as seed_documents, round(avg(strength), 3) as strength, "
     "round(avg(predictive_strength), 3) as by_the_classifier from strengths join score_predictive_strength "
     "using (doc_id) group by source order by strength desc, source",
+    "select signal, round(weight, 3) as weight, higher_is_better from meta_rater_weights order by weight desc, signal",
+    "select source, round(avg(meta_rater), 3) as meta_rater, round(avg(readability), 3) as readability, "
+    "round(avg(cleanliness), 3) as cleanliness from documents join scores using (doc_id) group by source "
+    "order by meta_rater desc, source",
 )
 
 
@@ -94,17 +120,10 @@ def run_demo(folder: str, reporter: Reporter) -> tuple[Recipe, Summary, list[pa.
         The recipe, what the run did, and the answers.
     """
     root = Path(folder)
-    for name, documents in (
-        ("docstrings", gather_docstrings(sampled(python_files(), MAX_MODULES))),
-        ("target", gather_docstrings(python_files(target=True))),
-        ("documentation", gather_files(is_licence=False)),
-        ("licences", gather_files(is_licence=True)),
-    ):
+    for name, records in gather().items():
         path = root / "input" / f"{name}.jsonl"
         if not path.exists():
-            lines = (
-                json.dumps({"id": key, "text": text}, ensure_ascii=True) + "\n" for key, text in documents
-            )
+            lines = (json.dumps(record, ensure_ascii=True) + "\n" for record in records)
             files.commit_bytes(str(path), "".join(lines).encode())
     recipe_path = root / "recipe.yaml"
     if not recipe_path.exists():
@@ -116,6 +135,23 @@ def run_demo(folder: str, reporter: Reporter) -> tuple[Recipe, Summary, list[pa.
         return recipe, summary, [run_query(connection, question) for question in QUESTIONS]
     finally:
         connection.close()
+
+
+def gather() -> dict[str, Iterable[dict[str, Any]]]:
+    """Input -> its records, read when they are asked for."""
+    modules = python_files()
+    chosen = sampled(modules, MAX_MODULES)
+    others = sampled(sorted(set(modules) - set(chosen)), MAX_MODULES)
+    texts = {
+        "docstrings": gather_docstrings(chosen),
+        "target": gather_docstrings(sampled(python_files(target=True), MAX_TARGET_MODULES)),
+        "documentation": gather_files(is_licence=False),
+        "licences": gather_files(is_licence=True),
+    }
+    inputs: dict[str, Iterable[dict[str, Any]]] = {
+        name: ({"id": key, "text": text} for key, text in documents) for name, documents in texts.items()
+    }
+    return inputs | {"labels": labelled_texts(gather_docstrings(others))}
 
 
 def python_files(*, target: bool = False) -> list[tuple[str, Path]]:
