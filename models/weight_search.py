@@ -8,7 +8,7 @@ range of what it saw and needs many proxies; ridge regressions on w and its prod
 
 The mean of many candidates is meant. Searching on around the answer trusts the surrogate too far: with 25 signals, 128
 proxies and 10 % noise, the cosine to the best weights went from 0.86-0.96 by kind of loss to 0.83-0.99, its worst from
-0.79 to 0.53. Half as many proxies more, around the answer, raised it to 0.93-0.97; taken from the same 128, they hardly do.
+0.79 to 0.53. Half as many proxies more, around the answer, raised it to 0.93-0.97; out of the same 128 they hardly do.
 """
 
 from collections.abc import Callable, Sequence
