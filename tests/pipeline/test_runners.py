@@ -44,6 +44,7 @@ from gristmill.pipelines.score_documents import ACCELERATOR_HINT
 from gristmill.pipelines.verify import verify_workspace
 from gristmill.pipelines.workspace import Workspace, open_workspace
 from gristmill.scorers.base import Column, RecipeError, Scorer, WorkspaceError
+from gristmill.scorers.facility_location import FacilityLocation
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "the a of to and is that with water mill stone grain flour river wheel miller corn meal loft night".split()
@@ -258,10 +259,11 @@ def test_dataflow_translates_every_stage_with_a_gpu_for_models_only(bucket):
     mill = curation("gs://mill/ws", "gs://mill/in", *DATAFLOW)
     control = {"by": "likelihood", "threshold": 0, "direction": "highest", "per": "sentence"}
     recipe = mill.recipe.model_copy(update={"export": Export(tokens=Tokens(control=control))})
-    mill = replace(mill, recipe=recipe, scorers=(*mill.scorers, Model()))
+    mill = replace(mill, recipe=recipe, scorers=(*mill.scorers, Model(), FacilityLocation()))
     translated = dict(mill.translate())
-    stages = ["ingest", "score", "dedup", "export good", "rate good", "tokenise good", "pack good"]
-    assert list(translated) == stages
+    of_scores = ["score", "order partitions", "merge groups"]
+    of_export = ["export good", "rate good", "tokenise good", "pack good"]
+    assert list(translated) == ["ingest", *of_scores, "dedup", *of_export]
     accelerated = {stage: dict(accelerated_transforms(pipeline)) for stage, pipeline in translated.items()}
     assert accelerated.pop("score") == {"ScoreDocumentsAccelerator/ScoreShards": ACCELERATOR_HINT}
     assert accelerated.pop("rate good") == {"RateDocuments/ParDo(_Rate)": ACCELERATOR_HINT}
