@@ -300,7 +300,7 @@ class Curation:
         if spec is None:
             write_tokens.clear_tokens(workspace, compiled.selection.name, "")
             return manifest
-        plan = write_tokens.plan_tokens(workspace, self.recipe, spec, manifest, self.scorers)
+        plan = write_tokens.plan_tokens(workspace, self.recipe, spec, manifest, self.versioned(shards))
         stages = [divide_stage(plan.selection)]
         if plan.rater is not None:
             stages.append(rate_stage(plan.selection))
@@ -362,8 +362,12 @@ class Curation:
         Raises:
             ScorerError: If a model is not there or cannot be used.
         """
+        return [localised(scorer) for scorer in self.versioned(shards)]
+
+    def versioned(self, shards: Sequence[Shard]) -> list[Scorer]:
+        """The scorers, those that see other scores with what they are made from."""
         by_batches, of_corpus = self.derived(shards)
-        return [localised(scorer) for scorer in (*self.text_scorers, *by_batches, *of_corpus)]
+        return [*self.text_scorers, *by_batches, *of_corpus]
 
     def cutter(self, compiled: CompiledSelection) -> ColorFilter | None:
         """The scorer whose windows a selection chooses, None where it chooses whole documents."""
