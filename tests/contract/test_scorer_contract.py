@@ -129,6 +129,7 @@ REQUIRED_OPTIONS = {
     "predictive_strength": lambda folder: {"model": str(make_classifier(folder))},
     "target_classifier": lambda folder: {"model": str(make_classifier(folder))},
     "tokens": lambda folder: {"tokenizer": str(make_tokenizer(folder))},
+    "clusters": lambda folder: {"model": str(folder)},
     "meta_rater": lambda folder: {"model": str(folder)},
 }
 """Options without a default, for each scorer that has some, from a folder to make models in."""

@@ -93,7 +93,7 @@ def test_tokens_are_made_once_and_go_when_they_are_no_longer_wanted(root):
     assert list(preview(planned(root)))[-1] == f"{said}no history to estimate its cost from"
     run(root)
     assert re.fullmatch(
-        f"{said}about [0-9.]+ s of one worker, .* MB of memory a worker", list(preview(planned(root)))[-1]
+        f"{said}about [0-9.]+ s of one worker, .* [MG]B of memory a worker", list(preview(planned(root)))[-1]
     )
     before = tokens(root)
     run(root)
