@@ -140,7 +140,9 @@ def write_mds(folder: Path, shards: list[npt.NDArray[np.uint16]]) -> None:
         documents = Documents(tokens, np.array([0]), [bytes(16)], ["web"])
         for name, content in to_mds(number, documents).items():
             (folder / name).write_bytes(content)
-    index = mds_index([len(tokens) for tokens in shards], np.dtype(np.uint16), SEQUENCE_LENGTH)
+    index = mds_index(
+        [len(tokens) for tokens in shards], np.dtype(np.uint16), SEQUENCE_LENGTH, has_mask=False
+    )
     (folder / "mds" / "index.json").write_bytes(index)
 
 
