@@ -24,13 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader
+from workspaces import ingested
 
 from gristmill.models.language_model import SIZES, LanguageModel
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.prepare import prepare
-from gristmill.pipelines.recipe import Recipe
-from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.score_documents import score_shard
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers import language_models
@@ -47,16 +45,6 @@ def read_texts(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             yield from (json.loads(line)["text"] for line in file)
-
-
-def ingested(folder: Path, texts: list[str]) -> Workspace:
-    """A workspace that holds the texts."""
-    source = folder / "texts.jsonl"
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    corpus = [{"path": str(source), "source": "bench"}]
-    recipe = Recipe.model_validate({"workspace": str(folder / "mill"), "corpus": corpus})
-    prepare(recipe, beam_options([])).run(["ingest"])
-    return Workspace(recipe.workspace)
 
 
 def score_with_ours(workspace: Workspace, scorer: ColorFilter) -> Losses:

@@ -18,12 +18,12 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import Any
+
+from peers import peer_python
 
 from gristmill.pipelines.prepare import prepare
 from gristmill.pipelines.recipe import Recipe
@@ -34,19 +34,6 @@ HERE = Path(__file__).parent
 DATATROVE = ["datatrove[processing]==0.10.1", "spacy>=3.8,<3.9", "orjson"]
 RENSA = ["rensa==0.5.0", "numpy"]
 BANDS = (18, 6)
-
-
-def peer_python(name: str, packages: list[str]) -> Path:
-    """The Python of a venv that holds a peer, made on first use."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "gristmill-bench" / name
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        print(f"installing {name} into {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *packages], check=True)
-        (folder / "complete").touch()
-    return python
 
 
 def run_peer(python: Path, script: str, *arguments: object) -> Any:

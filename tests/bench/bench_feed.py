@@ -21,10 +21,8 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -32,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from peers import peer_python
 from torch.utils.data import DataLoader, IterableDataset
 
 from gristmill.models.tokenizer import TokenizedTexts
@@ -72,19 +71,6 @@ class Fresh(IterableDataset):
     def __iter__(self) -> Iterator[torch.Tensor]:
         while True:
             yield torch.full((BATCH_SIZE, SEQUENCE_LENGTH), 7)
-
-
-def peer_python(package: str) -> Path:
-    """The Python of a venv that holds a package and torch, made on first use."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "gristmill-bench" / package.replace("==", "-")
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        print(f"installing {package} into {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", package, TORCH], check=True)
-        (folder / "complete").touch()
-    return python
 
 
 def write_tokens(folder: Path, num_rows: int) -> None:
@@ -172,8 +158,10 @@ def main() -> None:
     parser.add_argument("--mosaic-python", type=Path)
     parser.add_argument("--rows", type=int, default=50_000)
     arguments = parser.parse_args()
-    python = arguments.peer_python or peer_python(PEER_PACKAGE)
-    mosaic_python = arguments.mosaic_python or peer_python(MOSAIC_PACKAGE)
+    python = arguments.peer_python or peer_python(PEER_PACKAGE.replace("==", "-"), [PEER_PACKAGE, TORCH])
+    mosaic_python = arguments.mosaic_python or peer_python(
+        MOSAIC_PACKAGE.replace("==", "-"), [MOSAIC_PACKAGE, TORCH]
+    )
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, NumPy {np.__version__}")
 
     with tempfile.TemporaryDirectory() as root:

@@ -30,11 +30,9 @@ from transformers import (
     TextClassificationPipeline,
 )
 from transformers.utils import logging
+from workspaces import ingested
 
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.curate import prepare
-from gristmill.pipelines.recipe import Recipe
-from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.score_documents import score_shard
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.raters import AnyRater
@@ -95,16 +93,6 @@ def make_rater(folder: Path, family: str, context: int, tokenizer: Tokenizer) ->
         folder
     )
     return folder
-
-
-def ingested(folder: Path, texts: list[str]) -> Workspace:
-    """A workspace that holds the texts."""
-    source = folder / "texts.jsonl"
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    corpus = [{"path": str(source), "source": "bench"}]
-    recipe = Recipe.model_validate({"workspace": str(folder / "mill"), "corpus": corpus})
-    prepare(recipe, beam_options([])).run(["ingest"])
-    return Workspace(recipe.workspace)
 
 
 def rate_with_ours(workspace: Workspace, scorer: AnyRater) -> Values:

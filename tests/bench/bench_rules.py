@@ -16,10 +16,8 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import venv
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -27,6 +25,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+from peers import peer_python
 
 from gristmill import sql
 from gristmill.scorers.rules import Rules
@@ -73,19 +72,6 @@ CONDITIONS = {
         "fineweb_newline_to_word_ratio > 0.3",
     ],
 }
-
-
-def peer_python() -> Path:
-    """The Python of a venv that holds datatrove, made on first use."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "gristmill-bench" / "datatrove-0.10.1"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        print(f"installing datatrove into {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        (folder / "complete").touch()
-    return python
 
 
 def batches(texts: list[str]) -> Iterator[list[str]]:
@@ -148,7 +134,7 @@ def main() -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
         file.flush()
-        python = arguments.peer_python or peer_python()
+        python = arguments.peer_python or peer_python("datatrove-0.10.1", PEER_PACKAGES)
         output = subprocess.run(
             [python, "-I", "-W", "ignore", PEER, file.name], check=True, capture_output=True
         )

@@ -15,10 +15,8 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -26,6 +24,7 @@ from pathlib import Path
 import datasketch
 import numpy as np
 import numpy.typing as npt
+from peers import peer_python
 
 from gristmill.pipelines.allocator import keep_freed_memory
 from gristmill.scorers.decontamination import Decontamination
@@ -41,19 +40,6 @@ BATCH_BYTES = 1_000_000
 NUM_RUNS = 5
 NUM_PERM = 112
 NUM_DATASKETCH = 300
-
-
-def peer_python() -> Path:
-    """The Python of a venv that holds rensa, made on first use."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "gristmill-bench" / "rensa-0.5.0"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        print(f"installing rensa into {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        (folder / "complete").touch()
-    return python
 
 
 def read_texts(path: Path, num: int | None = None) -> list[str]:
@@ -177,7 +163,13 @@ def main() -> None:
         )
         file.flush()
         output = subprocess.run(
-            [arguments.peer_python or peer_python(), "-I", PEER, file.name, str(NUM_PERM)],
+            [
+                arguments.peer_python or peer_python("rensa-0.5.0", PEER_PACKAGES),
+                "-I",
+                PEER,
+                file.name,
+                str(NUM_PERM),
+            ],
             check=True,
             capture_output=True,
             env={**os.environ, "RAYON_NUM_THREADS": "1"},

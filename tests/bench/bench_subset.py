@@ -16,13 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import numpy as np
 import numpy.typing as npt
+from peers import peer_python
 
 from gristmill.models.greedy import choose
 from gristmill.models.similarity import Features, Rows
@@ -50,21 +50,6 @@ def objective(features: Features, order: Rows) -> float:
         features.astype(np.float64), axis=1, keepdims=True
     )
     return float(np.maximum(unit @ unit[order].T, 0).max(axis=1).mean())
-
-
-def peer_python(given: Path | None) -> Path:
-    """A Python that has both peers."""
-    if given:
-        return given
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "gristmill-bench" / "subset"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        print(f"installing apricot and submodlib into {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        (folder / "complete").touch()
-    return python
 
 
 def compare(features: Features, budget: int, python: Path) -> None:
@@ -115,7 +100,11 @@ def main() -> None:
     keep_freed_memory()
     if arguments.documents:
         features = np.load(arguments.features) if arguments.features else clustered(arguments.documents, 128)
-        compare(features[: arguments.documents], arguments.budget, peer_python(arguments.peer_python))
+        compare(
+            features[: arguments.documents],
+            arguments.budget,
+            arguments.peer_python or peer_python("subset", PEER_PACKAGES),
+        )
         if arguments.large:
             options = ["--documents", "0", "--large", str(arguments.large)]
             options += ["--large-width", str(arguments.large_width)]

@@ -12,11 +12,9 @@ import argparse
 import gzip
 import itertools
 import json
-import os
 import subprocess
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from peers import peer_python
+from workspaces import SOURCE, ingested
 
 from gristmill.models.classifier_quality import area_under_roc
 from gristmill.models.classifier_training import POSITIVE, train_classifier
 from gristmill.models.one_line import LABEL_PREFIX, one_line
 from gristmill.models.text_classifier import FILE
 from gristmill.pipelines.corpus import read_corpus
-from gristmill.pipelines.prepare import prepare
-from gristmill.pipelines.recipe import Recipe
-from gristmill.pipelines.runner import beam_options
 from gristmill.pipelines.score_documents import score_shard
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.target_classifier import TargetClassifier
@@ -64,16 +61,6 @@ def train(folder: Path, paths: Sequence[Path]) -> Path:
     return folder
 
 
-def ingested(folder: Path, texts: Sequence[str]) -> tuple[Workspace, Path]:
-    """A workspace that holds the texts, and the file they come from."""
-    source = folder / "texts.jsonl"
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    corpus = [{"path": str(source), "source": "bench"}]
-    recipe = Recipe.model_validate({"workspace": str(folder / "mill"), "corpus": corpus})
-    prepare(recipe, beam_options([])).run(["ingest"])
-    return Workspace(recipe.workspace), source
-
-
 def score_with_ours(workspace: Workspace, scorer: TargetClassifier) -> Probabilities:
     """Probabilities of all documents, from the Parquet files of a whole scoring."""
     parts = []
@@ -89,20 +76,6 @@ def of_positives(labels: list[list[str]], probabilities: list[Any]) -> Probabili
     is_positive = np.array([label[0] for label in labels]) == f"{LABEL_PREFIX}{POSITIVE}"
     values = np.array([value[0] for value in probabilities], np.float64)
     return np.where(is_positive, values, 1 - values)
-
-
-def peer_python(given: Path | None) -> Path:
-    """A Python that has datatrove."""
-    if given:
-        return given
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "gristmill" / "peer-datatrove-fasttext"
-    python = folder / "bin" / "python"
-    if not (folder / "installed").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        (folder / "installed").touch()
-    return python
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
@@ -128,7 +101,7 @@ def main() -> None:
         model = train(folder, paths[::2])
         is_book, texts = zip(*itertools.islice(read_rows(paths[1::2]), arguments.documents), strict=True)
         num_mb = sum(len(text.encode()) for text in texts) / 1e6
-        workspace, source = ingested(folder, texts)
+        workspace = ingested(folder, texts)
         scorer = TargetClassifier(model=str(model))
         scorer.setup()
         binding = fasttext.load_model(str(model / FILE))
@@ -139,7 +112,8 @@ def main() -> None:
             ours.append(seconds)
             likeliest, seconds = timed(binding.f.multilinePredict, lines, 1, 0.0, "strict")
             theirs.append(seconds)
-            command = [peer_python(arguments.peer_python), PEER, model / FILE, source, POSITIVE]
+            python = arguments.peer_python or peer_python("datatrove-fasttext", PEER_PACKAGES)
+            command = [python, PEER, model / FILE, folder / SOURCE, POSITIVE]
             peer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
             peers.append(peer["cpu_s"])
     books = np.array(is_book)
