@@ -15,6 +15,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Numbers = npt.NDArray[np.float64]
 Normalisation = Literal["quantile", "min_max"]
@@ -49,6 +51,12 @@ class Signal:
         if not self.higher_is_better:
             scaled = TOP - scaled
         return np.where(np.isnan(column), 0.0, scaled)
+
+
+def to_numbers(column: pa.Array | pa.ChunkedArray) -> Numbers:
+    """A column of n numbers or flags, NaN where missing, float64[n]."""
+    numbers: Numbers = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def digest(folder: Path) -> str:

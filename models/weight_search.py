@@ -11,7 +11,7 @@ proxies and 10 % noise, the cosine to the best weights went from 0.86-0.96 by ki
 0.79 to 0.53. Half as many proxies more, around the answer, raised it to 0.93-0.97; out of the same 128 they hardly do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,9 +213,3 @@ def _dual(values: Numbers, vectors: Numbers, rotated: Numbers, penalty: float) -
     inverse = 1 / (values + penalty)
     dual = vectors @ (inverse * rotated)
     return float(np.mean((dual / (vectors**2 @ inverse)) ** 2)), dual
-
-
-def names_of(weights: Numbers, signals: Sequence[str]) -> dict[str, float]:
-    """Signal -> weight, the largest first."""
-    order = np.argsort(-weights, kind="stable")
-    return {signals[number]: float(weights[number]) for number in order.tolist()}

@@ -26,7 +26,7 @@ from gristmill.pipelines import dataset_card, files, write_dataset, write_tokens
 from gristmill.pipelines.choose_subset import MergeGroups, OrderPartitions, Subset, choose_subset
 from gristmill.pipelines.cluster_duplicates import mark_duplicates, require_marked
 from gristmill.pipelines.corpus import check_reject_rate, commit_corpus, count_duplicate_ids, read_corpus
-from gristmill.pipelines.derived_scores import derived_scorers
+from gristmill.pipelines.derived_scores import derived_scorers, split_derived
 from gristmill.pipelines.ledger import LedgerRow, commit_ledger
 from gristmill.pipelines.mark_duplicates import Corpus, FindEdges, layout_warnings
 from gristmill.pipelines.model_files import localised
@@ -405,9 +405,7 @@ class Curation:
         return run_pipeline(self.options, build)
 
     def _translate_scores(self, workspace: Workspace, shards: Sequence[Shard]) -> dict[str, PipelineResult]:
-        of_corpus = [scorer for scorer in self.scorers if isinstance(scorer, FacilityLocation)]
-        derived = [scorer for scorer in self.scorers if isinstance(scorer, DerivedScorer)]
-        by_batches = [scorer for scorer in derived if not isinstance(scorer, FacilityLocation)]
+        by_batches, of_corpus = split_derived(self.scorers)
         kinds: dict[str, Sequence[Scorer]] = {"score": self.text_scorers, "derive": by_batches}
         results = {}
         for stage, scorers in kinds.items():

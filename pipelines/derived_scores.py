@@ -1,6 +1,6 @@
 """Scores made from other scores: where derived scorers find what they see."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,6 +16,13 @@ READ_ROWS = 1 << 16
 AnyDerived = TypeVar("AnyDerived", bound=DerivedScorer)
 
 
+def split_derived(scorers: Sequence[Scorer]) -> tuple[list[DerivedScorer], list[FacilityLocation]]:
+    """The scorers that see other scores: batch by batch, or all at once."""
+    derived = [scorer for scorer in scorers if isinstance(scorer, DerivedScorer)]
+    of_corpus = [scorer for scorer in derived if isinstance(scorer, FacilityLocation)]
+    return [scorer for scorer in derived if not isinstance(scorer, FacilityLocation)], of_corpus
+
+
 def derived_scorers(
     scorers: Sequence[Scorer], corpus: str
 ) -> tuple[list[DerivedScorer], list[FacilityLocation]]:
@@ -29,17 +36,10 @@ def derived_scorers(
         ScorerError: If nothing makes an input of one, or a model is not there.
     """
     of_texts = [scorer for scorer in scorers if not isinstance(scorer, DerivedScorer)]
-    by_batches = [
-        with_versions(scorer, of_texts)
-        for scorer in scorers
-        if isinstance(scorer, DerivedScorer) and not isinstance(scorer, FacilityLocation)
-    ]
-    of_corpus = [
-        replace(with_versions(scorer, [*of_texts, *by_batches]), corpus=corpus)
-        for scorer in scorers
-        if isinstance(scorer, FacilityLocation)
-    ]
-    return by_batches, of_corpus
+    by_batches, of_corpus = split_derived(scorers)
+    by_batches = [with_versions(scorer, of_texts) for scorer in by_batches]
+    makers = [*of_texts, *by_batches]
+    return by_batches, [replace(with_versions(scorer, makers), corpus=corpus) for scorer in of_corpus]
 
 
 def require_inputs(scorer: DerivedScorer, others: Sequence[Scorer]) -> None:
@@ -65,11 +65,10 @@ def with_versions(scorer: AnyDerived, others: Sequence[Scorer]) -> AnyDerived:
     Raises:
         ScorerError: If none of them makes an input.
     """
-    made = {
-        column.name: f"{other.name}/{localised(other).fingerprint()}"
-        for other in others
-        for column in other.columns
-    }
+    made: dict[str, str] = {}
+    for other in others:
+        version = f"{other.name}/{localised(other).fingerprint()}"
+        made |= dict.fromkeys((column.name for column in other.columns), version)
     local = localised(scorer)
     require_inputs(local, others)
     return replace(scorer, versions={name: made[name] for name in local.inputs})  # type: ignore[type-var]
@@ -80,12 +79,29 @@ def read_scores(
 ) -> Iterator[pa.RecordBatch]:
     """The scores of a shard that derived scorers see, batch by batch: doc_id and every input."""
     versions = {name: version for scorer in scorers for name, version in scorer.versions.items()}
-    columns: dict[str, pa.ChunkedArray] = {}
+    yield from read_columns(workspace, shard, versions).to_batches(READ_ROWS)
+
+
+def read_columns(workspace: Workspace, shard: str, versions: Mapping[str, str]) -> pa.Table:
+    """Scores of one shard, in its order: doc_id and some columns, each file read once.
+
+    Args:
+        workspace: Where they lie.
+        shard: Its name.
+        versions: Column -> scorer and fingerprint of what made it, as in `DerivedScorer`.
+
+    Raises:
+        ScorerError: If two scorers are not in one order.
+    """
+    names_of_files: dict[str, list[str]] = {}
     for name, version in sorted(versions.items()):
+        names_of_files.setdefault(version, []).append(name)
+    columns: dict[str, pa.ChunkedArray] = {}
+    for version, names in names_of_files.items():
         scorer, _, fingerprint = version.partition("/")
         with files.open_read(workspace.scores(scorer, fingerprint, shard)) as file:
-            found = files.read_table(file, columns=["doc_id", name])
+            found = files.read_table(file, columns=["doc_id", *names])
         if columns and found["doc_id"] != columns["doc_id"]:
             raise ScorerError(f"{shard}: scores of {scorer} are not in the order of the others; score again")
         columns |= {column: found[column] for column in found.column_names}
-    yield from pa.table(columns).combine_chunks().to_batches(READ_ROWS)
+    return pa.table(columns).combine_chunks()

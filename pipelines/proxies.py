@@ -165,11 +165,16 @@ def file_of(number: int) -> str:
     return f"proxy-{number:05d}.json"
 
 
-def read_losses(workspace: Workspace, folder: str, proxies: Sequence[Proxy]) -> list[dict[str, Any] | None]:
-    """What is known of each proxy, None where it is not trained, or has other weights."""
+def read_losses(workspace: Workspace, folder: str, proxies: Sequence[Proxy]) -> dict[int, dict[str, float]]:
+    """The losses of the proxies that are trained under these weights, by number."""
 
     def read(proxy: Proxy) -> dict[str, Any] | None:
         found: dict[str, Any] | None = workspace.read_json(folder, file_of(proxy.number))
-        return found if found is not None and tuple(found["weights"]) == proxy.weights else None
+        return found
 
-    return files.in_parallel(read, proxies)
+    pairs = zip(proxies, files.in_parallel(read, proxies), strict=True)
+    return {
+        proxy.number: found["losses"]
+        for proxy, found in pairs
+        if found is not None and tuple(found["weights"]) == proxy.weights
+    }

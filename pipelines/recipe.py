@@ -12,6 +12,7 @@ from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.recipe_values import (
     Amount,
     Count,
+    Many,
     Rate,
     ScorerEntry,
     Section,
@@ -64,13 +65,8 @@ class Ablate(Section):
     seeds: Count = 3
     batch_tokens: Count = 2048
     learning_rate: Rate = 3e-3
-    held_out: list[Target] = []
-    tasks: list[Task] = []
-
-    @field_validator("held_out", "tasks", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, dict) else value
+    held_out: Many[Target] = []
+    tasks: Many[Task] = []
 
     @field_validator("multiples")
     @classmethod
@@ -122,21 +118,16 @@ class Recipe(Section):
     workspace: Text
     corpus: Annotated[list[Input], Field(min_length=1)]
     block: Block = Block()
-    target: list[Target] = []
+    target: Many[Target] = []
     models: Models = Models()
     score: list[ScorerEntry] = []
     duplicates: Duplicates | None = None
-    select: list[Selection] = []
+    select: Many[Selection] = []
     export: Export = Export()
     ablate: Ablate = Ablate()
     mixture: Mixture | None = None
     max_reject_rate: Share = 0.01
     max_document_bytes: Annotated[int, Field(ge=1, strict=True)] = 32 << 20
-
-    @field_validator("select", "target", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, dict) else value
 
     @field_validator("select")
     @classmethod

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gristmill.pipelines.recipe_inputs import TWIN_SOURCES, Target, Task
 from gristmill.pipelines.recipe_raters import DIMENSIONS, RaterModels
-from gristmill.pipelines.recipe_values import Count, Flag, Rate, Section, Seed, Text, refuse_twins
+from gristmill.pipelines.recipe_values import Count, Flag, Many, Rate, Section, Seed, Text, refuse_twins
 
 Size = Literal["300k", "1m", "3m", "10m", "30m", "70m", "150m"]
 MIN_PROXIES, MIN_TWO_ROUNDS = 8, 12
@@ -18,6 +18,11 @@ class AuxiliaryModel(Section):
     """A model that is given by its path, or else made in the workspace."""
 
     path: Text | None = None
+
+    @property
+    def lacking(self) -> str | None:
+        """Why it cannot be made from what the recipe says, None where it can."""
+        return None
 
     def paths(self) -> dict[str, str]:
         """Key -> path of every model that is given."""
@@ -76,6 +81,13 @@ class DomainImportanceModel(ImportanceModel):
     """
 
     domains: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Target] = {}
+
+    @property
+    def lacking(self) -> str | None:
+        """Why it cannot be made."""
+        if self.domains:
+            return None
+        return "it compares the corpus with those of domains; expected `domains`, or a `path`"
 
     def with_paths(self, change: Callable[[str], str]) -> Self:
         """The same with every path changed."""
@@ -143,7 +155,7 @@ class LadderModel(Section):
     """
 
     rungs: list[Rung] = []
-    tasks: list[Task] = []
+    tasks: Many[Task] = []
     seed: Seed = 0
 
     def paths(self) -> dict[str, str]:
@@ -164,6 +176,16 @@ class LadderModel(Section):
         return self.model_copy(update={"rungs": rungs, "tasks": tasks})
 
     @property
+    def lacking(self) -> str | None:
+        """Why it cannot be made."""
+        if self.rungs:
+            return None
+        return (
+            "predictive strength compares at least two models; expected `rungs`, or a "
+            "`models.predictive_strength.path`"
+        )
+
+    @property
     def is_trained(self) -> bool:
         """Whether some rung is trained here."""
         return any(rung.size is not None for rung in self.rungs)
@@ -177,11 +199,6 @@ class LadderModel(Section):
     def needs_target(self) -> bool:
         """Whether the rungs are measured on the target."""
         return not self.has_averages and not self.tasks
-
-    @field_validator("tasks", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -239,6 +256,13 @@ class MetaRaterModel(AuxiliaryModel):
     batch_tokens: Count = 2048
     learning_rate: Rate = 3e-3
     seed: Seed = 0
+
+    @property
+    def lacking(self) -> str | None:
+        """Why it cannot be made."""
+        return (
+            None if self.signals else "it weighs scores against each other; expected `signals`, or a `path`"
+        )
 
     @field_validator("signals", mode="before")
     @classmethod

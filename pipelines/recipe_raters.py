@@ -73,6 +73,13 @@ class RaterModel(Section):
             raise ValueError("group says how one file is divided; leave it out where each part has a file")
         return self
 
+    @property
+    def lacking(self) -> str | None:
+        """Why it cannot be made."""
+        if self.labels is not None:
+            return None
+        return "nothing to train it from; expected `labels`, a `path`, or the scorer's `model`"
+
     def model_paths(self) -> dict[str, str]:
         """Key -> path of the rater or the encoder that is given."""
         given = {"path": self.path, "encoder.path": None if self.encoder is None else self.encoder.path}

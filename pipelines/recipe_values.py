@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -89,6 +89,16 @@ Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Rate = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
+
+
+def _as_list(value: Any) -> Any:
+    """A section that stands alone, as a list of one."""
+    return [value] if isinstance(value, dict) else value
+
+
+Item = TypeVar("Item")
+Many = Annotated[list[Item], BeforeValidator(_as_list)]
+"""One section, or a list of them."""
 
 
 class Section(BaseModel):

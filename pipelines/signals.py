@@ -3,18 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from gristmill.pipelines import files
 from gristmill.pipelines.recipe_models import MetaRaterModel
 from gristmill.pipelines.recipe_values import nearest
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError
-
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,6 +24,11 @@ class SignalColumn:
     scorer: str
     fingerprint: str
     higher_is_better: bool
+
+    @property
+    def version(self) -> str:
+        """What made it, as in `DerivedScorer.versions`."""
+        return f"{self.scorer}/{self.fingerprint}"
 
 
 def find_signals(workspace: Workspace, spec: MetaRaterModel) -> list[SignalColumn]:
@@ -62,12 +59,3 @@ def find_signals(workspace: Workspace, spec: MetaRaterModel) -> list[SignalColum
             )
         found.append(SignalColumn(name, scorer, fingerprint, better))
     return found
-
-
-def read_signal(workspace: Workspace, column: SignalColumn, shard: str) -> Numbers:
-    """A signal of every document of a shard, NaN where missing, float64[n]."""
-    path = workspace.scores(column.scorer, column.fingerprint, shard)
-    with files.open_read(path) as file:
-        values = files.read_table(file, columns=[column.name])[column.name]
-    numbers: Numbers = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
-    return numbers

@@ -7,8 +7,7 @@ weights   = what a surrogate of weights -> loss finds best; a second round of pr
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from hashlib import blake2b
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gristmill.models.signal_weights import Signal, SignalWeights, fit_signal
+from gristmill.models.signal_weights import Signal, SignalWeights, fit_signal, to_numbers
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.models.weight_search import Found, draw_around, draw_weights, search_weights
 from gristmill.pipelines import files
+from gristmill.pipelines.derived_scores import read_columns
 from gristmill.pipelines.evaluate import cut_passages
-from gristmill.pipelines.model_files import PROXIES_FILE
+from gristmill.pipelines.model_files import PROXIES_FILE, digest
 from gristmill.pipelines.proxies import Pool, Proxy, TrainProxies, read_losses
 from gristmill.pipelines.recipe_models import MetaRaterModel
 from gristmill.pipelines.sample_texts import Sample, is_sampled
 from gristmill.pipelines.score_documents import read_batches
-from gristmill.pipelines.signals import SignalColumn, find_signals, read_signal
+from gristmill.pipelines.signals import SignalColumn, find_signals
 from gristmill.pipelines.train_language_models import bytes_per_token, load_tokenizer, usable
 from gristmill.pipelines.training import Training
 from gristmill.scorers.base import RecipeError
@@ -54,7 +54,7 @@ def make_meta_rater(training: Training, folder: Path, made: Path) -> dict[str, A
     tokenizer = usable("models.tokenizer", lambda: load_tokenizer(training.path("tokenizer")))
     columns = find_signals(training.workspace, spec)
     pool, signals = gather_pool(training, spec, columns, tokenizer)
-    identity = blake2b(repr((spec, signals, len(pool.stream))).encode(), digest_size=8).hexdigest()
+    identity = digest(spec.model_dump(mode="json"), [asdict(signal) for signal in signals], len(pool.stream))
     folder_of_proxies = f"{FOLDER}/{identity}"
     pool.save(training.workspace.path(folder_of_proxies, "pool"))
     first = round(spec.proxies * (1 - SECOND_ROUND)) if spec.rounds == 2 else spec.proxies
@@ -71,7 +71,7 @@ def make_meta_rater(training: Training, folder: Path, made: Path) -> dict[str, A
     )
     weighted.save(made)
     write_proxies(made / PROXIES_FILE, vectors, losses, first)
-    files.delete([item.path for item in files.list_files(training.workspace.path(FOLDER))])
+    files.delete_folder(training.workspace.path(FOLDER))
     return {
         "signals": [[signal.name, signal.weight, signal.higher_is_better] for signal in weighted.signals],
         "surrogate": found.surrogate,
@@ -143,7 +143,9 @@ def read_sample(
     """The sampled documents batch by batch, each with its signals, NaN where missing, float64[n, d]."""
     workspace = training.workspace
     for shard in training.shards:
-        signals = [read_signal(workspace, column, shard.name) for column in columns]
+        versions = {column.name: column.version for column in columns}
+        table = read_columns(workspace, shard.name, versions)
+        signals = [to_numbers(table[column.name]) for column in columns]
         start = 0
         for batch in read_batches(workspace, shard.name):
             wanted = is_sampled(batch, sample)
@@ -190,12 +192,12 @@ def _train(
     """The losses of some proxies, those trained before a kill included."""
     proxies = [Proxy(first + number, tuple(weights)) for number, weights in enumerate(vectors.tolist())]
     known = read_losses(training.workspace, folder, proxies)
-    missing = [proxy for proxy, losses in zip(proxies, known, strict=True) if losses is None]
+    missing = [proxy for proxy in proxies if proxy.number not in known]
     if missing:
         transform = TrainProxies(training.workspace, folder, spec, training.path("tokenizer"))
         training.run(missing, "TrainProxies" >> transform)
-        known = read_losses(training.workspace, folder, proxies)
-    return [found["losses"] for found in known if found is not None]
+        known |= read_losses(training.workspace, folder, missing)
+    return [known[proxy.number] for proxy in proxies]
 
 
 def _search(spec: MetaRaterModel, vectors: Numbers, losses: Sequence[dict[str, float]]) -> Found:

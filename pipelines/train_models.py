@@ -33,6 +33,7 @@ from gristmill.pipelines.recipe_models import Models
 from gristmill.pipelines.recipe_raters import DIMENSIONS
 from gristmill.pipelines.recipe_values import nearest
 from gristmill.pipelines.signals import find_signals
+from gristmill.pipelines.train_language_models import usable
 from gristmill.pipelines.training import Training
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError, Scorer
@@ -128,24 +129,9 @@ def models_of(recipe: Recipe, wanted: Iterable[str]) -> list[str]:
         if not is_given(recipe.models, name):
             needed.add(name)
             pending += parents_of(recipe.models, name)
-    if "ladder" in needed and not recipe.models.ladder.rungs:
-        raise RecipeError(
-            "models.ladder: predictive strength compares at least two models; expected `rungs`, or a "
-            "`models.predictive_strength.path`"
-        )
-    if "domain_importance" in needed and not recipe.models.domain_importance.domains:
-        raise RecipeError(
-            "models.domain_importance: it compares the corpus with those of domains; expected `domains`, or a `path`"
-        )
-    if "meta_rater" in needed and not recipe.models.meta_rater.signals:
-        raise RecipeError(
-            "models.meta_rater: it weighs scores against each other; expected `signals`, or a `path`"
-        )
-    for name in DIMENSIONS:
-        if name in needed and recipe.models.of(name).labels is None:
-            raise RecipeError(
-                f"models.raters.{name}: nothing to train it from; expected `labels`, a `path`, or the scorer's `model`"
-            )
+    for name in KINDS:
+        if name in needed and (lacking := recipe.models.of(name).lacking):
+            raise RecipeError(f"models.{'raters.' if name in DIMENSIONS else ''}{name}: {lacking}")
     for name in KINDS:
         if name in needed and needs_target(recipe.models, name) and not recipe.target:
             instead = "`tasks`, or averages" if name == "ladder" else "or a `path`"
@@ -241,23 +227,8 @@ def identity_of(training: Training, name: str) -> str:
     section = training.models.of(name)
     said: list[Any] = [name, section.model_dump(mode="json", exclude={"labels"})]
     said += [_identity_of_parent(training, parent) for parent in parents_of(training.models, name)]
-    if name == "ladder":
-        said += [
-            _content_of(f"models.ladder.{key}", local_copy(path)) for key, path in section.paths().items()
-        ]
-        said += [shard.content for shard in training.task_shards]
-    if name == "meta_rater":
-        said += [asdict(column) for column in find_signals(training.workspace, section)]
-    if name == "domain_importance":
-        said += [[domain, [s.content for s in found]] for domain, found in training.domain_shards.items()]
-    if name == "clusters":
-        said.append(trained_scorer(training.recipe, "embedding").fingerprint())
-    if name in DIMENSIONS:
-        said += [
-            [key, blake2b(files.read_bytes(path)).hexdigest()] for key, path in section.label_paths().items()
-        ]
-        if section.encoder is not None:
-            said.append(_content_of(f"models.raters.{name}.encoder.path", local_copy(section.encoder.path)))
+    if name in INGREDIENTS:
+        said += INGREDIENTS[name](training)
     if uses_target(training.recipe, name):
         said += [
             entry.model_dump(mode="json", exclude={"path", "licence"}) for entry in training.recipe.target
@@ -276,16 +247,60 @@ def _identity_of_parent(training: Training, name: str) -> str:
 
 
 def _content_of(place: str, path: str) -> str:
-    try:
-        if place == "models.tokenizer":
-            return Tokenizer.digest(path)
-        if place.endswith(".encoder.path"):
-            check_files(path, "encoder")
-            return sequence_classifier.digest(path)
-        language_model.check_directory(path)
-        return language_model.digest(path)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{place}: {error}") from error
+    if place == "models.tokenizer":
+        return usable(place, lambda: Tokenizer.digest(path))
+    return usable(place, lambda: _language_model(path))
+
+
+def _language_model(path: str) -> str:
+    language_model.check_directory(path)
+    return language_model.digest(path)
+
+
+def _encoder(path: str) -> str:
+    check_files(path, "encoder")
+    return sequence_classifier.digest(path)
+
+
+def _rungs_and_questions(training: Training) -> list[Any]:
+    given = training.models.ladder.paths()
+    rungs = [_content_of(f"models.ladder.{key}", local_copy(path)) for key, path in given.items()]
+    return [*rungs, *(shard.content for shard in training.task_shards)]
+
+
+def _domains(training: Training) -> list[Any]:
+    return [
+        [domain, [shard.content for shard in shards]] for domain, shards in training.domain_shards.items()
+    ]
+
+
+def _signals(training: Training) -> list[Any]:
+    return [asdict(column) for column in find_signals(training.workspace, training.models.meta_rater)]
+
+
+def _embedding(training: Training) -> list[Any]:
+    return [trained_scorer(training.recipe, "embedding").fingerprint()]
+
+
+def _labels_and_encoder(dimension: str, training: Training) -> list[Any]:
+    section = training.models.of(dimension)
+    labels = [
+        [key, blake2b(files.read_bytes(path)).hexdigest()] for key, path in section.label_paths().items()
+    ]
+    if section.encoder is None:
+        return labels
+    place, path = f"models.raters.{dimension}.encoder.path", local_copy(section.encoder.path)
+    return [*labels, usable(place, lambda: _encoder(path))]
+
+
+INGREDIENTS: dict[str, Callable[[Training], list[Any]]] = {
+    "domain_importance": _domains,
+    "ladder": _rungs_and_questions,
+    "meta_rater": _signals,
+    "clusters": _embedding,
+    **{name: partial(_labels_and_encoder, name) for name in DIMENSIONS},
+}
+"""What some models are made from besides their parents and the target, as their identity says it."""
 
 
 def _make(training: Training, name: str, identity: str) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from gristmill.models.signal_weights import TOP, SignalWeights, digest
+from gristmill.models.signal_weights import TOP, SignalWeights, digest, to_numbers
 from gristmill.scorers.base import Column, DerivedScorer, ModelPath, ScorerError
 from gristmill.scorers.text import TextBatch
 
@@ -66,10 +65,7 @@ class MetaRater(DerivedScorer):
 
     def score(self, batch: TextBatch) -> pa.RecordBatch:
         """Weigh the signals of n documents."""
-        values = {
-            name: pc.cast(batch.documents[name], pa.float64()).to_numpy(zero_copy_only=False)
-            for name in self.inputs
-        }
+        values = {name: to_numbers(batch.documents[name]) for name in self.inputs}
         contributions = self._weights.contributions(values)
         offsets = np.arange(len(batch) + 1, dtype=np.int32) * contributions.shape[1]
         lists = pa.ListArray.from_arrays(

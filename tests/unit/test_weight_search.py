@@ -7,7 +7,6 @@ from gristmill.models.weight_search import (
     SURROGATES,
     draw_around,
     draw_weights,
-    names_of,
     rank_correlation,
     search_weights,
     surrogates_for,
@@ -105,8 +104,3 @@ def test_too_few_proxies_are_refused():
 
 def test_equal_losses_correlate_with_nothing():
     assert rank_correlation(np.arange(5.0), np.ones(5)) == 0
-
-
-def test_weights_are_named_from_the_largest():
-    assert names_of(np.array([0.25, 0.75]), ["a", "b"]) == {"b": 0.75, "a": 0.25}
-    assert list(names_of(np.array([0.25, 0.75]), ["a", "b"])) == ["b", "a"]
