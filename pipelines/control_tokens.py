@@ -91,7 +91,9 @@ def rate(plan: TokenPlan, rater: Rater, group: int, scorer: Scorer | None) -> No
     started = time.monotonic()
     with files.open_read(plan.part(group)) as file:
         reader = pq.ParquetFile(file)
-        batches = reader.iter_batches(READ_ROWS, [plan.row_groups[group].number], ["doc_id", "text"])
+        batches = reader.iter_batches(
+            READ_ROWS, [plan.row_groups[group].number], ["doc_id", "text"], use_threads=False
+        )
         rated = list(
             _rate_documents(plan, rater, group, batches)
             if scorer is None

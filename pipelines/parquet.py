@@ -82,7 +82,7 @@ def read_blocks(piece: Piece, *, block_bytes: int, max_document_bytes: int) -> I
             num_rows = block_bytes * group.num_rows // max(group.total_byte_size, 1)
             num_rows = min(max(num_rows, 1), MAX_ROWS_A_BATCH)
             try:
-                for batch in file.iter_batches(num_rows, row_groups=[number]):
+                for batch in file.iter_batches(num_rows, row_groups=[number], use_threads=False):
                     yield Block(piece, row, batch, batch.nbytes)
                     row += len(batch)
             except DAMAGE as error:

@@ -66,7 +66,9 @@ def divide_documents(plan: TokenPlan, group: int, tokenizer: Tokenizer, controls
     num_bytes = start = 0
     with files.open_read(plan.part(group)) as file:
         columns = ["doc_id", "text", *metadata_prefix.COLUMNS]
-        for batch in pq.ParquetFile(file).iter_batches(READ_ROWS, [plan.row_groups[group].number], columns):
+        for batch in pq.ParquetFile(file).iter_batches(
+            READ_ROWS, [plan.row_groups[group].number], columns, use_threads=False
+        ):
             rated = ratings.slice(start, len(batch)) if ratings is not None else None
             batches.append(_tokenised(batch, plan, tokenizer, controls, rated))
             num_bytes += pc.sum(pc.binary_length(batch["text"])).as_py()

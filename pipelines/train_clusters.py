@@ -59,7 +59,9 @@ def sample_vectors(training: Training, scorer: Scorer) -> npt.NDArray[np.float16
         with files.open_read(
             training.workspace.scores(scorer.name, scorer.fingerprint(), shard.name)
         ) as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=["doc_id", "embedding"]):
+            for batch in pq.ParquetFile(file).iter_batches(
+                columns=["doc_id", "embedding"], use_threads=False
+            ):
                 keys = random_keys(pa.chunked_array([batch["doc_id"]]), SAMPLE_SEED + spec.seed)
                 _, vectors = read_vectors(batch["embedding"].filter(pa.array(keys < share)))
                 found += [vectors] if len(vectors) else []

@@ -339,7 +339,9 @@ def _bytes_of_sources(
 
     def count(group: RowGroup) -> Counter[str]:
         with files.open_read(workspace.dataset(selection, group.part)) as file:
-            sources = pq.ParquetFile(file).read_row_group(group.number, ["source"])["source"]
+            sources = pq.ParquetFile(file).read_row_group(group.number, ["source"], use_threads=False)[
+                "source"
+            ]
         found = pc.value_counts(sources).to_pylist()
         return Counter(
             {item["values"]: max(group.num_bytes * item["counts"] // len(sources), 1) for item in found}
