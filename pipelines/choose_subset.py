@@ -20,7 +20,7 @@ what is shuffled in memory, about 4 bytes a byte: 8 d bytes a document.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from typing import Any
@@ -40,7 +40,7 @@ from gristmill.models.submodular import FeatureCoverage, GraphCut, LogDeterminan
 from gristmill.models.taylor_softmax import taylor_softmax
 from gristmill.pipelines import files
 from gristmill.pipelines.arrow_beam import blocks_by_key, keyed_blocks
-from gristmill.pipelines.derived_scores import read_scores
+from gristmill.pipelines.derived_scores import read_columns, read_scores
 from gristmill.pipelines.ledger import LedgerRow, read_footer, record_task, write_side_file
 from gristmill.pipelines.score_documents import Shard, is_scored, stage_of
 from gristmill.pipelines.workspace import Workspace
@@ -73,18 +73,20 @@ class Subset:
         shards: The corpus.
         scorer: How, with versions and corpus.
         pieces: Partitions of each cluster, int64[c]; of the whole corpus where partitions are random, int64[1].
+        share: The budget as a share of all documents or tokens, of which every partition has as much.
     """
 
     workspace: Workspace
     shards: tuple[Shard, ...]
     scorer: FacilityLocation
     pieces: tuple[int, ...]
+    share: float
 
     @property
     def groups(self) -> list[list[int]]:
         """Partitions that are merged together; fewer where the budget is large, and so many candidates compete."""
         num_partitions = sum(self.pieces)
-        size = max(min(GROUP_PARTITIONS, int(1 / self.scorer.budget)), 1)
+        size = max(min(GROUP_PARTITIONS, int(1 / self.share)), 1)
         parts = np.array_split(np.arange(num_partitions), -(-num_partitions // size))
         return [part.tolist() for part in parts]
 
@@ -117,7 +119,7 @@ class Subset:
         else:
             costs_of = costs
         is_priced = self.scorer.of == "tokens"
-        budget = self.scorer.budget * costs.sum()
+        budget = self.share * costs.sum()
         with lease_device() as device:
             return choose(
                 function,
@@ -173,12 +175,12 @@ def choose_subset(workspace: Workspace, shards: Sequence[Shard], scorer: Facilit
     """Score every document by what it adds to a representative subset of all; what is done is not done again."""
     if all(files.in_parallel(partial(_is_scored, workspace, scorer), shards)):
         return
-    subset = Subset(workspace, tuple(shards), scorer, plan_pieces(workspace, shards, scorer))
+    subset = plan_subset(workspace, shards, scorer)
     done = (*_work(scorer), "ordered.json")
     if workspace.read_json(*done) is None:
         run(range(len(shards)), "OrderPartitions" >> OrderPartitions(subset))
         workspace.commit_json({}, *done)
-    groups, num_documents = read_groups(subset)
+    subset, groups, num_documents = read_orders(subset)
     if groups:
         run(groups, "MergeGroups" >> MergeGroups(subset, num_documents))
     for number, shard in enumerate(shards):
@@ -195,28 +197,49 @@ def _is_scored(workspace: Workspace, scorer: FacilityLocation, shard: Shard) -> 
     return is_scored(workspace, shard, scorer.name, scorer.fingerprint())
 
 
+def plan_subset(workspace: Workspace, shards: Sequence[Shard], scorer: FacilityLocation) -> Subset:
+    """What is chosen from what; documents without an embedding are counted until partitions are in order."""
+    total = sum(shard.num_rows for shard in shards)
+    if scorer.of == "tokens":
+        counts = (_read_column(workspace, shard, scorer, "num_tokens") for shard in shards)
+        total = sum(int(count.sum()) for count in counts)
+    pieces = plan_pieces(workspace, shards, scorer)
+    return Subset(workspace, tuple(shards), scorer, pieces, scorer.share_of(total))
+
+
 def plan_pieces(workspace: Workspace, shards: Sequence[Shard], scorer: FacilityLocation) -> tuple[int, ...]:
     """Partitions of each cluster, or of the corpus; reads 4 bytes a document where there are clusters."""
     sizes = np.array([sum(shard.num_rows for shard in shards)])
     if scorer.partitions == "clusters":
-        name, _, fingerprint = scorer.versions["cluster"].partition("/")
         sizes = np.zeros(0, np.int64)
         for shard in shards:
-            with files.open_read(workspace.scores(name, fingerprint, shard.name)) as file:
-                clusters = pq.read_table(file, columns=["cluster"])["cluster"].to_numpy()
+            clusters = _read_column(workspace, shard, scorer, "cluster")
             counts = np.bincount(clusters[clusters >= 0], minlength=len(sizes))
             counts[: len(sizes)] += sizes
             sizes = counts
     return tuple(np.maximum(-(-sizes // scorer.partition_documents), 1).tolist())
 
 
-def read_groups(subset: Subset) -> tuple[list[list[int]], int]:
-    """The groups without partitions that got no document, and the number of documents in all of them."""
+def read_orders(subset: Subset) -> tuple[Subset, list[list[int]], int]:
+    """What partitions in order tell.
+
+    Returns:
+        The subset with its share of the documents that have an embedding, the groups without partitions that got no
+        document, and the number of documents in all of them.
+    """
     partitions = range(sum(subset.pieces))
     footers = files.in_parallel(read_footer, [subset.path(number) for number in partitions])
     sizes = [0 if footer is None else footer["num_in"] for footer in footers]
-    groups = [[number for number in group if sizes[number]] for group in subset.groups]
-    return [group for group in groups if group], sum(sizes)
+    total = sum(footer["cost"] for footer in footers if footer is not None)
+    exact = replace(subset, share=subset.scorer.share_of(total))
+    groups = [[number for number in group if sizes[number]] for group in exact.groups]
+    return exact, [group for group in groups if group], sum(sizes)
+
+
+def _read_column(workspace: Workspace, shard: Shard, scorer: FacilityLocation, name: str) -> Rows:
+    """An input of a shard's documents, whole numbers."""
+    table = read_columns(workspace, shard.name, {name: scorer.versions[name]})
+    return table[name].combine_chunks().to_numpy().astype(np.int64)
 
 
 def partition_shard(number: int, subset: Subset) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -252,7 +275,7 @@ def order_partition(element: Blocks, subset: Subset) -> int:
         gains, places = np.empty(len(table)), np.empty(len(table), np.int64)
         gains[ranking.order], places[ranking.order] = ranking.gains, np.arange(len(table))
         table = table.append_column("gain", pa.array(gains)).append_column("place", pa.array(places))
-        write_side_file(path, table, {"num_in": len(table)})
+        write_side_file(path, table, {"num_in": len(table), "cost": float(table["cost"].to_numpy().sum())})
     return number
 
 
@@ -270,7 +293,7 @@ def merge_group(group: list[int], subset: Subset, num_documents: int) -> Iterato
         chosen = candidates[subset.choose(vectors, costs, candidates).order]
     else:
         in_order = np.argsort(ranks, kind="stable")
-        chosen = in_order[: prefix_length(costs[in_order], subset.scorer.budget)]
+        chosen = in_order[: prefix_length(costs[in_order], subset.share)]
     ranks = promoted(ranks, chosen, candidates)
     with lease_device() as device:
         nearest, similarity = assign(vectors, chosen, kind=subset.scorer.similarity, device=str(device))
@@ -290,7 +313,7 @@ def _describe(table: pa.Table, subset: Subset, num_documents: int) -> tuple[Numb
     scorer = subset.scorer
     gains, places = table["gain"].to_numpy(), table["place"].to_numpy()
     probabilities = taylor_softmax(gains, scorer.temperature) * (len(table) / num_documents)
-    share = max(min(OVERSAMPLE * scorer.budget, MAX_CANDIDATES), scorer.budget)
+    share = max(min(OVERSAMPLE * subset.share, MAX_CANDIDATES), subset.share)
     num_candidates = prefix_length(table["cost"].to_numpy()[np.argsort(places)], share)
     return gains, probabilities, stretched(places, num_documents), places < num_candidates
 

@@ -414,7 +414,7 @@ class Curation:
                 tasks = [ScoreTask(shard, names) for shard in shards]
                 results[stage] = self._run_scores(workspace, tasks, scorers)
         for scorer in of_corpus:
-            subset = Subset(workspace, tuple(shards), scorer, (1,))
+            subset = Subset(workspace, tuple(shards), scorer, (1,), 1.0)
             order, merge = OrderPartitions(subset), MergeGroups(subset, 0)
             results["order partitions"] = self._run(range(len(shards)), "OrderPartitions" >> order)
             results["merge groups"] = self._run([[0]], "MergeGroups" >> merge)

@@ -18,7 +18,8 @@ class FacilityLocation(CorpusScorer):
     """Puts the documents in the order in which a greedy algorithm chooses them, within partitions of the corpus.
 
     Args:
-        budget: How large the subset shall be, as a share of the documents or tokens.
+        budget: How large the subset shall be: a share of the documents or tokens, or a whole number of them, of which
+            every partition has its part. As many as there are, or more, choose all.
         of: What the budget counts.
         function: What a subset is worth.
         optimizer: How the greedy algorithm finds the next document; `stochastic` looks at a random few.
@@ -37,7 +38,7 @@ class FacilityLocation(CorpusScorer):
     name: ClassVar[str] = "facility_location"
     version: ClassVar[int] = 1
 
-    budget: float = 0.25
+    budget: int | float = 0.25
     of: Literal["documents", "tokens"] = "documents"
     function: Literal["facility_location", "graph_cut", "log_determinant", "feature_coverage"] = (
         "facility_location"
@@ -53,12 +54,19 @@ class FacilityLocation(CorpusScorer):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
-        if not 0 < self.budget <= 1:
-            raise ValueError(f"budget {self.budget:g}; expected a share above 0 and at most 1, such as 0.25")
+        if self.budget <= 0 or (isinstance(self.budget, float) and not self.budget <= 1):
+            raise ValueError(
+                f"budget {self.budget}; expected a share above 0 and at most 1, such as 0.25, "
+                "or a whole number, such as 10000"
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature {self.temperature:g}; expected a number above 0")
         if self.partition_documents < 2:
             raise ValueError(f"partition_documents {self.partition_documents}; expected at least 2")
+
+    def share_of(self, total: float) -> float:
+        """The budget as a share of so many documents or tokens."""
+        return min(self.budget / max(total, 1), 1.0) if isinstance(self.budget, int) else self.budget
 
     @property
     def columns(self) -> tuple[Column, ...]:

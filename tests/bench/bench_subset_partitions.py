@@ -29,7 +29,7 @@ from gristmill.models.greedy import choose
 from gristmill.models.similarity import assign
 from gristmill.models.submodular import FacilityLocation as Coverage
 from gristmill.pipelines import files
-from gristmill.pipelines.choose_subset import Subset, choose_subset, plan_pieces
+from gristmill.pipelines.choose_subset import choose_subset, plan_subset
 from gristmill.pipelines.runner import beam_options, run_pipeline
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.workspace import Workspace
@@ -117,7 +117,7 @@ def union(vectors: Vectors, scorer: FacilityLocation) -> npt.NDArray[np.int64]:
     """What the partitions choose without a merge."""
     with TemporaryDirectory() as root:
         workspace, shards = lay(root, vectors)
-        subset = Subset(workspace, tuple(shards), scorer, plan_pieces(workspace, shards, scorer))
+        subset = plan_subset(workspace, shards, scorer)
         ids = pa.array([UUID(int=row).bytes for row in range(len(vectors))], pa.uuid())
         partitions = subset.partition_of(ids, np.zeros(len(vectors), np.int64))
     chosen = []

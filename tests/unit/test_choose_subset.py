@@ -15,12 +15,13 @@ from gristmill.models.similarity import assign
 from gristmill.models.submodular import FacilityLocation as Coverage
 from gristmill.models.taylor_softmax import taylor_softmax
 from gristmill.pipelines import choose_subset
-from gristmill.pipelines.choose_subset import Subset, promoted, read_groups, stretched
+from gristmill.pipelines.choose_subset import Subset, plan_subset, promoted, read_orders, stretched
 from gristmill.pipelines.files import committed
 from gristmill.pipelines.score_documents import Shard
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import ScorerError
 from gristmill.scorers.facility_location import NOBODY, FacilityLocation
+from gristmill.scorers.registry import make_scorer
 from gristmill.scorers.schema import DOC_ID
 from gristmill.scorers.text import TextBatch
 
@@ -213,9 +214,8 @@ def test_clusters_have_partitions_of_their_own(tmp_path, pool):
     cluster = np.repeat(np.array([0, 2], np.int32), [150, 250])
     workspace, shards = lay(tmp_path, pool[:400], [100, 300], cluster=cluster)
     scorer = make(budget=0.1, partitions="clusters", versions=VERSIONS | {"cluster": "cluster/0"})
-    pieces = choose_subset.plan_pieces(workspace, shards, scorer)
-    assert pieces == (2, 1, 3)
-    subset = Subset(workspace, tuple(shards), scorer, pieces)
+    subset = plan_subset(workspace, shards, scorer)
+    assert subset.pieces == (2, 1, 3)
     for number in range(2):
         for partition, block in choose_subset.partition_shard(number, subset):
             of_block = {cluster[doc_id.int - 1] for doc_id in block["doc_id"].to_pylist()}
@@ -230,6 +230,59 @@ def test_a_budget_of_tokens_prefers_short_documents(tmp_path, pool):
     table = scored(*lay(tmp_path, vectors, [100], num_tokens=num_tokens), scorer)
     chosen = np.argsort(ranks(table))[:50]
     assert (num_tokens[chosen] == 10).all()
+
+
+def test_a_whole_number_is_a_budget_of_the_documents_that_have_an_embedding(tmp_path, pool):
+    vectors = [None, *pool[:100], *[None] * 9]
+    for partition_documents, num_groups in ((200, 1), (10, 3)):
+        root = tmp_path / str(num_groups)
+        scorer = make(budget=10, partition_documents=partition_documents)
+        table = scored(*lay(root, vectors, [50, 60]), scorer)
+        chosen = set(table["facility_location_representative"].to_pylist()) - {NOBODY}
+        assert 10 <= len(chosen) < 10 + num_groups
+
+
+def test_a_whole_number_of_tokens_is_a_share_of_them(tmp_path, pool):
+    num_tokens = np.arange(1, 101)
+    tokens = {"of": "tokens", "versions": VERSIONS | {"num_tokens": "num_tokens/0"}}
+    found = [
+        scored(
+            *lay(tmp_path / str(budget), pool[:100], [100], num_tokens=num_tokens),
+            make(budget=budget, **tokens),
+        )
+        for budget in (505, 0.1)
+    ]
+    assert found[0].equals(found[1])
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "rbf"])
+def test_copies_zeros_and_numbers_that_are_none_have_defined_scores(tmp_path, similarity):
+    first, *others = topics(6)
+    zero, infinite = np.zeros(16), np.full(16, np.inf)
+    vectors = [first, first, first, zero, zero, np.full(16, np.nan), infinite, None, *others]
+    rows = scored(*lay(tmp_path / "few", vectors, [5, 8]), make(budget=4, similarity=similarity)).to_pylist()
+    gains, ranks, _, representatives, similarities = zip(
+        *(list(row.values())[1:] for row in rows), strict=True
+    )
+    assert gains[1:3] == (0, 0), "copies add nothing to the first"
+    assert similarities[:3] == pytest.approx((1, 1, 1), abs=1e-3)
+    assert ranks[0] < ranks[1] < ranks[2]
+    assert {value.int for value in representatives[:3]} == {1}
+    assert (gains[3] == 0) == (similarity == "cosine"), (
+        "zero has no direction, and is at a distance of others"
+    )
+    assert gains[4] == 0
+    assert similarities[3:5] == pytest.approx((0, 0) if similarity == "cosine" else (1, 1), abs=1e-3)
+    assert ranks[5:8] == (10, 10, 10), "as many as are ranked"
+    assert set(representatives[5:8]) == {NOBODY}
+    every = [
+        scored(*lay(tmp_path / str(budget), vectors, [13]), make(budget=budget, similarity=similarity))
+        for budget in (10, 10**9, 1.0)
+    ]
+    assert every[0].equals(every[1])
+    assert every[0].equals(every[2])
+    for row in every[0].to_pylist():
+        assert row["facility_location_representative"] in (row["doc_id"], NOBODY)
 
 
 @settings(deadline=None)
@@ -247,10 +300,10 @@ def test_a_prefix_of_stretched_ranks_takes_the_same_share_of_every_partition(siz
 def test_groups_are_small_where_budgets_are_large(tmp_path):
     workspace, shards = lay(tmp_path, topics(4), [4])
     for budget, num_partitions, sizes in [(0.05, 9, [5, 4]), (0.25, 9, [3, 3, 3]), (0.6, 2, [1, 1])]:
-        subset = Subset(workspace, tuple(shards), make(budget=budget), (num_partitions,))
+        subset = Subset(workspace, tuple(shards), make(budget=budget), (num_partitions,), budget)
         assert list(map(len, subset.groups)) == sizes
     run_here([0], "Order" >> choose_subset.OrderPartitions(subset))
-    assert read_groups(subset)[1] == 4
+    assert read_orders(subset)[2] == 4
 
 
 def test_what_the_merge_chooses_takes_the_lowest_ranks_of_the_candidates():
@@ -266,13 +319,31 @@ def test_a_batch_alone_is_not_scored():
         make().score(TextBatch.from_texts(["a"]))
 
 
+def test_a_recipe_says_a_share_or_a_whole_number():
+    share, number = (make_scorer("facility_location", {"budget": value}) for value in (0.25, 500))
+    assert (share.share_of(1000), number.share_of(1000), number.share_of(200)) == (0.25, 0.5, 1.0)
+    for value in ("many", True):
+        with pytest.raises(
+            ScorerError, match=f"facility_location.budget: found {value!r}, allowed is int | float"
+        ):
+            make_scorer("facility_location", {"budget": value})
+
+
 def test_one_more_document_makes_other_scores():
     prints = {make(corpus=corpus, budget=budget).fingerprint() for corpus in "ab" for budget in (0.1, 0.2)}
     assert len(prints) == 4
 
 
 @pytest.mark.parametrize(
-    "options", [{"budget": 0}, {"budget": 1.5}, {"temperature": 0}, {"partition_documents": 1}]
+    "options",
+    [
+        {"budget": 0},
+        {"budget": -3},
+        {"budget": 1.5},
+        {"budget": float("nan")},
+        {"temperature": 0},
+        {"partition_documents": 1},
+    ],
 )
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} .*expected"):
