@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from gristmill.models.checkpoint import read_metadata, restore_checkpoint, save_checkpoint
 from gristmill.models.hugging_face import check_files, on_device
+from gristmill.models.padded_windows import pad_windows
 from gristmill.models.rater import RATER_FILE, Reading
 from gristmill.models.rater_training import Kind, LabelledTexts, check_parts, selection_score
 from gristmill.models.schedule import COSINE
-from gristmill.models.sequence_classifier import KIND, SequenceClassifier, pad_windows, plan_reading
+from gristmill.models.sequence_classifier import KIND, SequenceClassifier, plan_reading
 from gristmill.models.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG
 from gristmill.models.tokenizer import tokenizer_file
 from gristmill.models.training import order_sequences

@@ -73,13 +73,14 @@ def _read_config(file: Path, kind: str) -> dict[str, Any]:
     return config
 
 
-def load_model(family: Any, path: str, dtype: str, **options: Any) -> Any:
+def load_model(family: Any, path: str, dtype: str, *, unused: tuple[str, ...] = (), **options: Any) -> Any:
     """Load a model in evaluation mode, weights from safetensors only, no code but that of transformers.
 
     Args:
         family: A class of transformers that loads models, `AutoModelForCausalLM` for one.
         path: Its directory, checked before.
         dtype: `float32`, `bfloat16`, or `auto`: bfloat16 where there is a GPU.
+        unused: What the names of weights begin with that may be missing, since nobody reads what they give.
         options: Others of `from_pretrained`.
 
     Raises:
@@ -104,7 +105,8 @@ def load_model(family: Any, path: str, dtype: str, **options: Any) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: {str(error).splitlines()[0]}") from error
-    if missing := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(unused))
+    if missing := missing + sorted(str(key) for key in report["mismatched_keys"]):
         raise ModelError(f"{path}: weights are missing or of another shape: {', '.join(missing[:3])}")
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):

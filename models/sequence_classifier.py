@@ -1,63 +1,31 @@
 """Any Hugging Face model of sequence classification or regression as a rater of documents.
 
-Documents are cut into windows that the model reads at once, windows of similar length are read together in batches of
-a token budget, and the mean of the windows' logits, weighted by their tokens, is the document's. Logits, because a
-regression's are its values and QuRating (arXiv 2402.09739) averages its own so; for classes it lets a window that is
-sure count for more than one that is not, where a mean of probabilities would count undecided windows in full.
+Documents are cut into windows that the model reads at once, and the mean of the windows' logits, weighted by their
+tokens, is the document's. Logits, because a regression's are its values and QuRating (arXiv 2402.09739) averages its
+own so; for classes it lets a window that is sure count for more than one that is not, where a mean of probabilities
+would count undecided windows in full.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gristmill.models.devices import batch_threads
-from gristmill.models.hugging_face import CONFIG, check_files, digest_of, load_model, on_device, text_config
+from gristmill.models.hugging_face import CONFIG, check_files, digest_of, load_model, on_device
 from gristmill.models.likelihood import TOKEN_BUDGET
 from gristmill.models.logits import Meaning, meaning_of
+from gristmill.models.padded_windows import Template, mean_of_windows, padding_of, window_of, window_outputs
 from gristmill.models.rater import Outputs, RaterError, Ratings, Reading
 from gristmill.models.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG
 from gristmill.models.tokenizer import Tokenizer
-from gristmill.models.windows import Windows, plan_batches, split_windows
+from gristmill.models.windows import split_windows
+
+if TYPE_CHECKING:
+    import torch
 
 KIND = "sequence classification"
-COUNT_FROM_PADDING = (
-    "camembert",
-    "data2vec-text",
-    "longformer",
-    "luke",
-    "mpnet",
-    "roberta",
-    "roberta-prelayernorm",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "xmod",
-)
-"""Model types whose first position has the number after that of the padding token."""
-
-
-@dataclass(frozen=True)
-class Template:
-    """How a window becomes a row of tokens.
-
-    Args:
-        before: Special tokens before the window.
-        after: Special tokens after it.
-        padding: What fills a row after that.
-    """
-
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-    padding: int
-
-    @property
-    def num_special(self) -> int:
-        """Special tokens of a window."""
-        return len(self.before) + len(self.after)
 
 
 @dataclass(frozen=True)
@@ -133,8 +101,9 @@ class SequenceClassifier:
         if self._truncate:
             windows = windows.where(np.diff(windows.documents, prepend=-1) > 0)
         with on_device(self._model) as device:
-            logits = window_logits(
-                self._model,
+            logits = window_outputs(
+                self._logits,
+                device,
                 tokenized.tokens,
                 windows,
                 self._plan.template,
@@ -145,95 +114,12 @@ class SequenceClassifier:
             raise RaterError(
                 f"{self._path}: the model gives NaN or infinite logits; try `dtype: float32`, or another model"
             )
-        documents, means = mean_logits(logits, windows)
+        documents, means = mean_of_windows(logits, windows)
         return _spread(self._plan.meaning.ratings(means), documents, len(texts))
 
-
-def window_logits(
-    model: Any,
-    tokens: npt.NDArray[np.uint32],
-    windows: Windows,
-    template: Template,
-    num_logits: int,
-    token_budget: int,
-) -> npt.NDArray[np.float32]:
-    """Logits of every window.
-
-    Args:
-        model: A sequence classification of transformers, in evaluation mode.
-        tokens: Tokens of all documents, end to end, uint32[t].
-        windows: w windows over them.
-        template: How a window becomes a row of tokens.
-        num_logits: k.
-        token_budget: Tokens of a batch, padding included.
-
-    Returns:
-        float32[w, k].
-    """
-    import torch
-
-    def read(batch: npt.NDArray[np.int64]) -> torch.Tensor:
-        inputs, mask = (torch.from_numpy(array) for array in pad_windows(tokens, windows, batch, template))
-        if model.device.type != "cpu":  # copied while the batch before is computed
-            inputs, mask = (
-                array.pin_memory().to(model.device, non_blocking=True) for array in (inputs, mask)
-            )
-        with torch.inference_mode():
-            found: torch.Tensor = model(input_ids=inputs, attention_mask=mask).logits
-            return found.float()
-
-    logits = np.empty((len(windows), num_logits), np.float32)
-    batches = list(plan_batches(windows.lengths + template.num_special, token_budget))
-    with batch_threads(model.device) as threads:
-        # A GPU is not waited for before all batches are on their way.
-        for batch, found in zip(batches, list(threads.map(read, batches)), strict=True):
-            logits[batch] = found.cpu().numpy()
-    return logits
-
-
-def pad_windows(
-    tokens: npt.NDArray[np.uint32], windows: Windows, batch: npt.NDArray[np.int64], template: Template
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """One batch of windows as a model takes it.
-
-    Args:
-        tokens: Tokens of all documents, uint32[t].
-        windows: w windows over them.
-        batch: Which windows, int64[b].
-        template: How a window becomes a row of tokens.
-
-    Returns:
-        Tokens, int64[b, l], and 1 where they are no padding, int64[b, l].
-    """
-    starts, lengths = windows.starts[batch, None], windows.lengths[batch, None]
-    column = np.arange(lengths.max())
-    is_token = column < lengths
-    before, after = len(template.before), len(template.after)
-    inputs = np.full((len(batch), len(column) + template.num_special), template.padding, np.int64)
-    inputs[:, :before] = template.before
-    inputs[:, before : before + len(column)][is_token] = tokens[(starts + column)[is_token]]
-    inputs[np.arange(len(batch))[:, None], before + lengths + np.arange(after)] = template.after
-    mask = np.arange(inputs.shape[1]) < lengths + template.num_special
-    return inputs, mask.astype(np.int64)
-
-
-def mean_logits(
-    logits: npt.NDArray[np.float32], windows: Windows
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Mean over the windows of each document, weighted by their tokens.
-
-    Args:
-        logits: Of w windows, float32[w, k].
-        windows: The windows.
-
-    Returns:
-        The d documents that have windows, int64[d], and their logits, float64[d, k].
-    """
-    if not len(windows):
-        return np.empty(0, np.int64), np.empty((0, logits.shape[1]))
-    documents, first = np.unique(windows.documents, return_index=True)
-    weights = windows.lengths[:, None].astype(np.float64)
-    return documents, np.add.reduceat(logits * weights, first) / np.add.reduceat(weights, first)
+    def _logits(self, inputs: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+        found: torch.Tensor = self._model(input_ids=inputs, attention_mask=mask).logits
+        return found
 
 
 def describe(path: str, reading: Reading) -> Outputs:
@@ -255,7 +141,7 @@ def plan_reading(path: str, reading: Reading) -> tuple[Tokenizer, Plan]:
     """A model's tokenizer and how it reads documents, from its small files alone.
 
     Raises:
-        ModelError: If the directory cannot hold a usable model.
+        ModelError: If the directory cannot hold a usable model, or windows do not fit it.
         RaterError: If it is no sequence classification, or not clear what its outputs mean.
     """
     config, tokenizer = check_files(path, KIND)
@@ -270,40 +156,8 @@ def plan_reading(path: str, reading: Reading) -> tuple[Tokenizer, Plan]:
     except RaterError as error:
         raise RaterError(f"{path}: {error}") from error
     before, after = tokenizer.special_tokens if reading.special_tokens else ((), ())
-    template = Template(before, after, _padding(path, config))
-    context = _context(path, config)
-    window = context if reading.window is None else reading.window
-    if not template.num_special < window <= context:
-        raise RaterError(
-            f"{path}: found windows of {window} tokens; expected {template.num_special + 1} to {context}, "
-            "all that the model reads at once"
-        )
-    return tokenizer, Plan(meaning, template, window - template.num_special)
-
-
-def _padding(path: str, config: dict[str, Any]) -> int:
-    """The token that fills rows."""
-    sizes = text_config(config)
-    for name in ("pad_token_id", "eos_token_id"):
-        found = sizes.get(name, config.get(name))
-        if isinstance(found, int) and 0 <= found < sizes["vocab_size"]:
-            return found
-    raise RaterError(f"{path}: {CONFIG} names no token for padding; expected pad_token_id")
-
-
-def _context(path: str, config: dict[str, Any]) -> int:
-    """Tokens that the model reads at once, as its own and its tokenizer's configuration say."""
-    sizes = text_config(config)
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    found = [sizes[name] for name in names if isinstance(sizes.get(name), int)]
-    if found and sizes.get("model_type") in COUNT_FROM_PADDING:
-        found = [found[0] - _padding(path, config) - 1]
-    file = Path(path) / TOKENIZER_CONFIG
-    if file.is_file() and (longest := json.loads(file.read_text()).get("model_max_length")):
-        found.append(int(longest))
-    if not found:
-        raise RaterError(f"{path}: {CONFIG} names no context length; expected max_position_embeddings")
-    return min(found)
+    template = Template(before, after, padding_of(path, config))
+    return tokenizer, Plan(meaning, template, window_of(path, config, template, reading.window))
 
 
 def _spread(ratings: Ratings, documents: npt.NDArray[np.int64], num_texts: int) -> Ratings:

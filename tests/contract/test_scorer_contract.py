@@ -58,7 +58,7 @@ OTHER_OPTIONS = {
         "windows": False,
     },
     "bits_per_character": {"model": "other", "window": 16, "stride": 8, "dtype": "bfloat16"},
-    "embedding": {"model": "other", "window": 16, "stride": 8, "dtype": "bfloat16"},
+    "embedding": {"model": "other", "window": 16, "stride": 8, "dtype": "bfloat16", "layer": 1},
     "perplexity": {"model": "other", "window": 16, "stride": 8, "dtype": "bfloat16"},
     "decontamination": {"sets": {"other": "other.jsonl"}, "n": 8, "fields": ("question",)},
     "importance": {"model": "other", "seed": 1},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from corpora import make_recipe, write_lines
 from tiny_models import tiny
+from tiny_raters import make_rater
 
 from gristmill.pipelines.catalog import named_query, open_catalog, run_query
 from gristmill.pipelines.model_files import read_manifest
@@ -51,7 +52,7 @@ def curation(folder):
     recipe = make(
         folder,
         folder / "mill",
-        ["clusters", SUBSET],
+        ["exact_duplicate", "clusters", SUBSET],
         target=[{"path": str(folder / "target.jsonl"), "source": "target"}],
         models={"clusters": {"num_clusters": 12}},
         select=[
@@ -128,6 +129,28 @@ def test_two_workers_choose_as_one_does(curation, folder):
     prepare(recipe, beam_options(["--direct_num_workers", "2"])).run(["score"])
     assert sides(copy) == alone
     assert len(alone) == 2
+
+
+def test_newer_features_make_a_newer_order_and_nothing_else(curation, folder):
+    copy = folder / "newer"
+    shutil.copytree(folder / "mill", copy)
+    before = score_files(copy)
+    encoder = make_rater(folder / "encoder", context=64)
+    score = [{"embedding": {"model": str(encoder)}}, *curation.recipe.score[1:]]
+    recipe = curation.recipe.model_copy(update={"workspace": str(copy), "score": score})
+    prepare(recipe, beam_options([])).run(["score"])
+    made = score_files(copy).items() - before.items()
+    assert before.items() <= score_files(copy).items()
+    names = {path.split("/")[1] for path, _ in made}
+    assert names == {"embedding", "clusters", "facility_location"}
+    assert len(made) == 3 * 2
+    assert sides(copy) != sides(folder / "mill")
+
+
+def score_files(root):
+    """Side files and when they were written."""
+    found = (root / "scores").rglob("*.parquet")
+    return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in found}
 
 
 def sides(root):

@@ -17,8 +17,9 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from gristmill.models import sequence_classifier
 from gristmill.models.hugging_face import ModelError
 from gristmill.models.load_rater import describe, digest, load_rater
+from gristmill.models.padded_windows import Template, mean_of_windows, pad_windows
 from gristmill.models.rater import RaterError, Reading
-from gristmill.models.sequence_classifier import SequenceClassifier, Template, mean_logits, pad_windows
+from gristmill.models.sequence_classifier import SequenceClassifier
 from gristmill.models.windows import Windows, split_windows
 
 CONTEXT = 24
@@ -117,7 +118,7 @@ def test_rows_of_a_batch():
 
 def test_windows_count_by_their_tokens():
     windows = Windows(np.array([0, 0, 2]), np.array([0, 3, 9]), np.array([3, 4, 10]), np.array([0, 3, 9]))
-    documents, means = mean_logits(np.array([[4, 0], [8, -4], [1, 1]], np.float32), windows)
+    documents, means = mean_of_windows(np.array([[4, 0], [8, -4], [1, 1]], np.float32), windows)
     assert documents.tolist() == [0, 2]
     assert means.tolist() == [[5, -1], [1, 1]]
 
@@ -143,7 +144,7 @@ def test_its_own_padding_token_or_else_the_end(tmp_path):
     assert rater._plan.template.padding == END
     np.testing.assert_allclose(rater.rate(strings(TEXTS)).values, expected, atol=2e-5)
     change(llama, pad_token_id=None, eos_token_id=None)
-    refused(llama, RaterError, "names no token for padding; expected pad_token_id")
+    refused(llama, ModelError, "names no token for padding; expected pad_token_id")
 
 
 def change(folder, **values):
@@ -166,7 +167,7 @@ def broken(bert, tmp_path):
 def test_what_cannot_rate_is_refused_by_its_small_files(broken, tmp_path):
     for window in (2, CONTEXT + 1):
         message = f"found windows of {window} tokens; expected 3 to {CONTEXT}, all that the model reads"
-        refused(broken, RaterError, message, Reading(window=window), describe)
+        refused(broken, ModelError, message, Reading(window=window), describe)
     refused(tmp_path / "none", ModelError, "no sequence classification here", load=describe)
     change(broken, architectures=["BertForMaskedLM"])
     refused(
