@@ -1,6 +1,6 @@
 """The feed: token shards -> batches of tensors, in an order that depends on nothing but the seed.
 
-    stream = samples of a mixture of datasets, each dataset in its own order of rows, epoch after epoch
+    stream = samples of a mixture of datasets, or of datasets in turns, each in its own order of rows, epoch after epoch
     batch  = the next `batch_size` samples of the stream, of which each rank takes its part
 
 Ranks and DataLoader workers only divide the batches among each other, so the stream is the same for any number of them,
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gristmill.pipelines.mixture import Entry, choose_datasets
+from gristmill.pipelines.mixture import Entry, choose_datasets, take_turns
 from gristmill.pipelines.remote_shards import RemoteShards
 from gristmill.pipelines.row_order import BLOCK_ROWS
 from gristmill.pipelines.token_dataset import TokenDataset
@@ -52,11 +52,13 @@ class TokenFeed(IterableDataset[Batch]):
 
     Args:
         datasets: Folder of tokens on a disk or a bucket, or the (folder, weight) of each dataset of a mixture; (folder,
-            weight, source) takes the shards of one source.
+            weight, source) takes the shards of one source. With `refresh`, the folder of each draw.
         batch_size: Sequences of all ranks together.
         rank: This process.
         world_size: Number of processes; divides `batch_size`.
         seed: Of the order and of the mixture.
+        refresh: Batches after which the next draw has its turn, after the last one the first again, each going on where
+            it was. None: the datasets are a mixture.
         epochs: The stream ends where a dataset would begin one pass more than these; None: never.
         shuffle_window: Rows that are shuffled among each other, a multiple of 256. Of a dataset on a bucket each
             process holds so many rows, and 512 more, in memory.
@@ -71,19 +73,22 @@ class TokenFeed(IterableDataset[Batch]):
 
     def __init__(
         self,
-        datasets: str | Sequence[Entry],
+        datasets: str | Sequence[Entry] | Sequence[str],
         *,
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
         epochs: int | None = 1,
+        refresh: int | None = None,
         shuffle_window: int = 1 << 16,
         segments: bool = False,
         verify: bool = True,
     ) -> None:
         super().__init__()
-        entries: list[Entry] = [(datasets, 1.0)] if isinstance(datasets, str) else list(datasets)
+        given = [datasets] if isinstance(datasets, str) else list(datasets)
+        _check_turns(given, refresh)
+        entries: list[Entry] = [(entry, 1.0) if isinstance(entry, str) else entry for entry in given]
         _check_numbers(entries, batch_size, rank, world_size, shuffle_window)
         self._weights = [entry[1] for entry in entries]
         self._datasets = [
@@ -99,7 +104,7 @@ class TokenFeed(IterableDataset[Batch]):
         ]
         self._is_remote = any(dataset.is_remote for dataset in self._datasets)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
-        self._seed, self._epochs, self._segments = seed, epochs, segments
+        self._seed, self._epochs, self._refresh, self._segments = seed, epochs, refresh, segments
         self._dtype = np.result_type(*(dataset.dtype for dataset in self._datasets))
         self._samples = self._origin = 0
         self._taken = np.zeros(len(entries), np.int64)
@@ -189,7 +194,7 @@ class TokenFeed(IterableDataset[Batch]):
         epochs = np.inf if self._epochs is None else self._epochs
         ends = epochs * np.array([dataset.num_rows for dataset in self._datasets])
         while True:
-            chosen = choose_datasets(samples + np.arange(shape[0] * shape[1]), self._weights, self._seed)
+            chosen = self._choose(samples + np.arange(shape[0] * shape[1]))
             taken = taken_before + np.cumsum(chosen[:, None] == numbers, axis=0)
             index = np.take_along_axis(taken, chosen[:, None], axis=1)[:, 0] - 1
             beyond = np.flatnonzero(index >= ends[chosen])
@@ -199,6 +204,12 @@ class TokenFeed(IterableDataset[Batch]):
             if num_left < num_batches:
                 return
             samples, taken_before = samples + len(chosen), after[-1]
+
+    def _choose(self, samples: Integers) -> Integers:
+        """The dataset of each sample."""
+        if self._refresh is None:
+            return choose_datasets(samples, self._weights, self._seed)
+        return take_turns(samples, len(self._datasets), self._refresh * self._batch_size)
 
     def _locate(self, chosen: Integers, index: Integers) -> list[list[list[int]]]:
         """Dataset, shard and row in the shard of each sample of some batches."""
@@ -276,6 +287,19 @@ def _unpack(packed: Mapping[str, Any]) -> Batch:
         array = values.astype(np.int64) if is_narrow else values
         batch[name] = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
     return batch
+
+
+def _check_turns(given: Sequence[str | Entry], refresh: int | None) -> None:
+    num_folders = sum(isinstance(entry, str) for entry in given)
+    if refresh is None and num_folders and len(given) > 1:
+        raise ValueError(
+            f"found {len(given)} datasets, {num_folders} of them without a weight; expected (folder, weight) of each, "
+            "or `refresh`, with which they take turns"
+        )
+    if refresh is not None and (refresh < 1 or num_folders < len(given)):
+        raise ValueError(
+            f"refresh {refresh}; expected at least 1 batch, and folders without weights, since draws take turns"
+        )
 
 
 def _check_numbers(

@@ -1,4 +1,4 @@
-"""Mixtures: which dataset each sample of the stream comes from, by weights, without a random state.
+"""Mixtures: which dataset each sample of the stream comes from, by weights or in turns, without a random state.
 
 Sample n takes the dataset in whose share of [0, 1) the n-th multiple of the golden ratio falls (a Weyl sequence), so
 that any stretch of the stream, and any rank's part of a batch, holds nearly its exact shares.
@@ -37,6 +37,20 @@ def choose_datasets(
     borders = shares[:-1] / shares[-1]
     words = samples.astype(np.uint64) * np.uint64(GOLDEN_RATIO) + np.uint64(seed * GOLDEN_RATIO**2 % 2**64)
     return np.searchsorted(borders, (words >> np.uint64(11)).astype(np.float64) * 2.0**-53, "right")
+
+
+def take_turns(samples: npt.NDArray[np.int64], num_datasets: int, turn: int) -> npt.NDArray[np.int64]:
+    """The dataset of each sample where one follows the other, and the first the last.
+
+    Args:
+        samples: Numbers in the stream, int64[k].
+        num_datasets: d.
+        turn: Samples of each turn.
+
+    Returns:
+        0 to d - 1, int64[k].
+    """
+    return samples // turn % num_datasets
 
 
 def with_replay(new: Sequence[Entry], earlier: Sequence[Entry], share: float = WEAK_SHIFT) -> list[Entry]:

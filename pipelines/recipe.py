@@ -131,7 +131,8 @@ class Recipe(Section):
 
     @field_validator("select")
     @classmethod
-    def _refuse_twins(cls, selections: list[Selection]) -> list[Selection]:
+    def _each_draw(cls, selections: list[Selection]) -> list[Selection]:
+        selections = [draw for selection in selections for draw in selection.each_draw()]
         names = [selection.name for selection in selections]
         refuse_twins(names, "names two selections; every selection needs a name of its own")
         return selections

@@ -84,12 +84,16 @@ class LossWeights(Section):
 
 
 class Sample(Section):
-    """A seeded random sample, without replacement, of what survived so far; `weights` makes some losses likelier."""
+    """A seeded random sample, without replacement, of what survived so far; `weights` makes some losses likelier.
+
+    `draws` make so many selections, `<name>-0` and on, of seeds from `seed` on, for a feed with `refresh`.
+    """
 
     keep: Amount
     of: Unit = "documents"
     seed: Annotated[int, Field(strict=True)] = 0
     weights: LossWeights | None = None
+    draws: Annotated[int, Field(ge=2, strict=True)] | None = None
 
 
 class Selection(Section):
@@ -117,6 +121,19 @@ class Selection(Section):
             name = min(unknown)
             raise ValueError(f"keep_rates: no step {name!r}{nearest(name, self.steps())}")
         return self
+
+    def each_draw(self) -> list["Selection"]:
+        """The selection itself, or one for each draw of its sample."""
+        if self.sample is None or self.sample.draws is None:
+            return [self]
+        samples = [
+            self.sample.model_copy(update={"seed": self.sample.seed + number, "draws": None})
+            for number in range(self.sample.draws)
+        ]
+        return [
+            self.model_copy(update={"name": f"{self.name}-{number}", "sample": sample})
+            for number, sample in enumerate(samples)
+        ]
 
     def steps(self) -> list[str]:
         """The names of the steps this selection runs, in order."""

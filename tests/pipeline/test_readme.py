@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from gristmill.pipelines.feed import TokenFeed
 from gristmill.pipelines.load_recipe import load_recipe
 from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.select_sql import compile_selection
@@ -110,6 +113,28 @@ def test_the_ladder_of_the_paper_is_a_sound_recipe(tmp_path: Path) -> None:
     scorers = [make_scorer("predictive_strength", {"model": "classifier.bin"})]
     compiled = compile_selection(recipe, recipe.select[0], scorers, "select")
     assert compiled.selection.steps() == ["empty", "block", "unmeasured", "top"]
+
+
+def test_representatives_and_their_draws_are_a_sound_recipe(tmp_path: Path) -> None:
+    (content,) = [content for language, content in blocks("Choosing representatives") if language == "yaml"]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
+    recipe = load_recipe(str(path))
+    assert models_of(recipe, wanted_models(recipe)) == ["tokenizer", "prior", "clusters"]
+    options = {"embedding": {"model": "prior"}, "clusters": {"model": "clusters"}}
+    scorers = [
+        make_scorer(name, options.get(name, {}) | said) for name, said in recipe.scorer_options().items()
+    ]
+    names = [selection.name for selection in recipe.select]
+    assert names == ["representative", *(f"drawn-{draw}" for draw in range(4)), "near-textbooks"]
+    for selection in recipe.select:
+        compile_selection(recipe, selection, scorers, "select")
+    (code,) = [content for language, content in blocks("Choosing representatives") if language == "python"]
+    space: dict[str, Any] = {"TokenFeed": lambda folders, **options: (folders, options)}
+    exec(code, space)
+    folders, options = space["feed"]
+    assert [Path(folder).parent.name for folder in folders] == names[1:5]
+    assert options.keys() <= signature(TokenFeed).parameters.keys()
 
 
 def test_the_raters_of_the_readme_are_trained(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def curation(folder):
                 "sample": {
                     "keep": 30,
                     "seed": 1,
+                    "draws": 2,
                     "weights": {"by": "facility_location_probability", "function": "proportional"},
                 },
             },
@@ -87,7 +88,12 @@ def test_selections_follow_ranks_probabilities_and_clusters(curation):
     kept = ask(curation, "SELECT selection, count(*) AS n FROM decisions WHERE kept GROUP BY 1 ORDER BY 1")
     numbers = {row["selection"]: row["n"] for row in kept}
     assert numbers["quarter"] == 30
-    assert numbers["drawn"] == 30
+    assert numbers["drawn-0"] == numbers["drawn-1"] == 30
+    (row,) = ask(
+        curation,
+        "SELECT count(DISTINCT doc_id) AS n FROM decisions WHERE kept AND starts_with(selection, 'drawn')",
+    )
+    assert 35 < row["n"] < 60, "another draw, not another order"
     near = ask(
         curation,
         "SELECT source, count(*) AS n FROM decisions JOIN documents USING (doc_id) "

@@ -101,7 +101,7 @@ RECIPE_KEYS = ", ".join(sorted(Recipe.model_fields))
         ),
         (
             "select.0.sample.sed",
-            "select.0.sample.sed: unknown key 'sed'; allowed: keep, of, seed, weights; did you mean 'seed'?",
+            "select.0.sample.sed: unknown key 'sed'; allowed: draws, keep, of, seed, weights; did you mean 'seed'?",
         ),
         (
             "export.redact",
@@ -199,6 +199,7 @@ def test_missing_keys(tmp_path, place, line):
             "select.0.top.direction: found 'lowst'; allowed: highest, lowest; did you mean 'lowest'?",
         ),
         ("select.0.sample.seed", 1.5, "select.0.sample.seed: found 1.5; expected a whole number"),
+        ("select.0.sample.draws", 1, "select.0.sample.draws: found 1; expected a number of at least 2"),
         ("select.0.sample.seed", "x", "select.0.sample.seed: found 'x'; expected a whole number"),
         (
             "select.0.keep_rates",
@@ -307,6 +308,23 @@ def test_amounts_that_are_no_numbers(tmp_path, amount):
     text = f"workspace: mill\ncorpus: [{{path: a, source: b}}]\nselect: {{name: x, sample: {{keep: {amount}}}}}\n"
     (line,) = mistakes(tmp_path, text)
     assert line.startswith("select.sample.keep: expected a share such as 1/16")
+
+
+def test_every_draw_is_a_selection_of_its_own(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "workspace: mill\ncorpus: [{path: a, source: b}]\n"
+        "select: [{name: x, where: {some: num_chars > 1}, sample: {keep: 1/4, seed: 7, draws: 3}}, {name: y}]\n"
+    )
+    selections = load_recipe(str(path)).select
+    assert [selection.name for selection in selections] == ["x-0", "x-1", "x-2", "y"]
+    assert [selection.sample.seed for selection in selections[:3]] == [7, 8, 9]
+    assert {selection.sample.keep for selection in selections[:3]} == {Fraction(1, 4)}
+    assert all(selection.where == {"some": "num_chars > 1"} for selection in selections[:3])
+    more = load_recipe(str(path), ["select.0.sample.draws=4"]).select
+    assert more[:3] == selections[:3]
+    with pytest.raises(RecipeError, match="select: 'x-1' names two selections"):
+        load_recipe(str(path), ["select.1.name=x-1"])
 
 
 @pytest.mark.parametrize("step", ["empty", "block", "duplicate", "quota", "sample", "top"])
