@@ -21,9 +21,10 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def start(self, capacity: int, device: str, max_bytes: int) -> State:
+    def start(self, capacity: int, device: str, max_bytes: int, candidates: Rows | None = None) -> State:
         """The state of the whole function, asked for candidates alone."""
-        return _CandidatesState(self.function.start(capacity, device, max_bytes), self.rows)
+        rows = self.rows if candidates is None else self.rows[candidates]
+        return _CandidatesState(self.function.start(capacity, device, max_bytes, rows), self.rows)
 
 
 class _CandidatesState:

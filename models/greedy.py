@@ -9,8 +9,9 @@ Sources: lazy, Minoux 1978; stochastic, "Lazier than lazy greedy", arXiv 1409.79
 candidates a step, and an order that is nearly random; costs, Khuller, Moss and Naor 1999.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Literal
 
 import numpy as np
@@ -79,23 +80,25 @@ def choose(
     by_key = np.arange(num_rows) if keys is None else np.argsort(keys, kind="stable")
     if num_rows == 0:
         return Ranking(by_key, np.zeros(0), 0)
-    pick = _picker(optimizer, num_rows, budget / float(prices.mean()), epsilon, seed)
+    strategy = _strategy(optimizer, num_rows, budget / float(prices.mean()), epsilon, seed)
     capacity = num_rows if rank_all else int(min(num_rows, budget / prices.min()))
 
     def start() -> _Run:
         state = function.start(capacity, device, max_bytes)
-        return _Run(state, by_key, prices[by_key], state.first_gains()[by_key])
+        needs_bounds = optimizer == "lazy" or costs is not None
+        bounds = state.first_gains()[by_key] if needs_bounds else np.full(num_rows, np.inf)
+        return _Run(state, by_key, prices[by_key], bounds)
 
     run = start()
-    single = _best_single(run, budget)
-    run.fill(pick, budget)
-    if costs is not None and single is not None and single[1] > sum(run.gains):
+    single = None if costs is None else _best_single(run, budget)
+    run.fill(strategy, budget)
+    if single is not None and single[1] > sum(run.gains):
         run = start()
         run.add(single[0])
-        run.fill(pick, budget)
+        run.fill(strategy, budget)
     num_chosen = len(run.order)
     if rank_all:
-        run.fill(pick, np.inf)
+        run.fill(strategy, np.inf)
     return Ranking(np.array(run.order, np.int64), np.array(run.gains, np.float64), num_chosen)
 
 
@@ -116,10 +119,14 @@ class _Run:
         self.order: list[int] = []
         self.gains: list[float] = []
 
-    def fill(self, pick: "Pick", budget: float) -> None:
+    def fill(self, strategy: "Strategy", budget: float) -> None:
         """Choose until nothing that is left fits."""
-        while (fits := self.is_left & (self.costs <= budget - self.spent)).any():
-            self.add(pick(self, fits))
+        for place in strategy(self, budget):
+            self.add(place)
+
+    def fitting(self, budget: float) -> Rows:
+        """Places of what is left and fits."""
+        return np.flatnonzero(self.is_left & (self.costs <= budget - self.spent))
 
     def add(self, place: int) -> None:
         """Choose the candidate at a place, whose bound is its gain."""
@@ -135,42 +142,51 @@ class _Run:
         return self.bounds[places] / self.costs[places]
 
 
-Pick = Callable[[_Run, npt.NDArray[np.bool_]], int]
-"""A run and which candidates fit, bool[n] -> the place of the one to choose, its bound up to date."""
+Strategy = Callable[[_Run, float], Iterator[int]]
+"""A run and a budget -> places to choose one after another, each with its bound up to date, while anything fits."""
 
 
-def _picker(optimizer: Optimizer, num_rows: int, num_budget: float, epsilon: float, seed: int) -> Pick:
+def _strategy(optimizer: Optimizer, num_rows: int, num_budget: float, epsilon: float, seed: int) -> Strategy:
     rng = np.random.default_rng(seed)
     num_sample = max(int(np.ceil(num_rows / max(num_budget, 1) * np.log(1 / epsilon))), 1)
 
-    def pick_of_sample(run: _Run, fits: npt.NDArray[np.bool_]) -> int:
-        places = np.flatnonzero(fits)
-        if num_sample < len(places):
-            places = np.sort(rng.choice(places, num_sample, replace=False, shuffle=False))
-        return int(places[np.argmax(run.evaluate(places))])
+    def best_of_samples(run: _Run, budget: float) -> Iterator[int]:
+        while len(places := run.fitting(budget)):
+            if num_sample < len(places):
+                places = np.sort(rng.choice(places, num_sample, replace=False, shuffle=False))
+            yield int(places[np.argmax(run.evaluate(places))])
 
-    return {"lazy": _pick_lazy, "naive": _pick_naive, "stochastic": pick_of_sample}[optimizer]
-
-
-def _pick_naive(run: _Run, fits: npt.NDArray[np.bool_]) -> int:
-    places = np.flatnonzero(fits)
-    return int(places[np.argmax(run.evaluate(places))])
+    return {"lazy": _lazily, "naive": _naively, "stochastic": best_of_samples}[optimizer]
 
 
-def _pick_lazy(run: _Run, fits: npt.NDArray[np.bool_]) -> int:
-    """The candidate that naive greedy picks, by gains computed only while a stale one may be it."""
-    bounds = np.where(fits, run.bounds / run.costs, -np.inf)
-    is_stale = fits.copy()
-    best, num_batch = -np.inf, FIRST_BATCH
-    while is_stale[place := int(np.argmax(bounds))]:
-        rivals = np.flatnonzero(is_stale & (bounds >= best))
-        if len(rivals) > num_batch:
-            rivals = rivals[np.argpartition(-bounds[rivals], num_batch)[:num_batch]]
-        bounds[rivals] = run.evaluate(rivals)
-        is_stale[rivals] = False
-        best = max(best, float(bounds[rivals].max()))
-        num_batch *= 2
-    return place
+def _naively(run: _Run, budget: float) -> Iterator[int]:
+    while len(places := run.fitting(budget)):
+        yield int(places[np.argmax(run.evaluate(places))])
+
+
+def _lazily(run: _Run, budget: float) -> Iterator[int]:
+    """What naive greedy chooses, by gains computed only of the candidates whose stale ones are above all others."""
+    places, costs = run.fitting(budget), run.costs.tolist()
+    heap = list(zip((-run.bounds[places] / run.costs[places]).tolist(), places.tolist(), strict=True))
+    heapify(heap)
+    fresh: set[int] = set()
+    num_batch = FIRST_BATCH
+    while heap:
+        if heap[0][1] in fresh:
+            yield heappop(heap)[1]
+            fresh, num_batch = set(), FIRST_BATCH
+            continue
+        stale: list[int] = []
+        left = budget - run.spent
+        while heap and len(stale) < num_batch and heap[0][1] not in fresh:
+            place = heappop(heap)[1]
+            if costs[place] <= left:
+                stale.append(place)
+        if stale:
+            for ratio, place in zip(run.evaluate(np.array(stale)).tolist(), stale, strict=True):
+                heappush(heap, (-ratio, place))
+            fresh.update(stale)
+            num_batch *= 2
 
 
 def _best_single(run: _Run, budget: float) -> tuple[int, float] | None:

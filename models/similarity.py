@@ -90,12 +90,13 @@ class Similarities:
         """Compute all similarities once and keep them, if they fit."""
         import torch
 
-        num_rows, device = len(self), self.features.device
+        num_rows = len(self)
         if num_rows == 0 or 4 * num_rows**2 + BYTES_A_SIMILARITY * self.num_block > self.max_bytes:
             return
-        kept = torch.empty(num_rows, num_rows, device=device)
-        for rows in torch.arange(num_rows, device=device).split(max(self.num_block // num_rows, 1)):
-            self._compute(rows, slice(None), out=kept[int(rows[0]) : int(rows[-1]) + 1])
+        kept = torch.empty(num_rows, num_rows, device=self.features.device)
+        for rows, columns, block in self._half():
+            kept[rows, columns] = block
+            kept[columns, rows] = block.T
         self.kept = kept
 
     def block(self, rows: "torch.Tensor", columns: slice) -> "torch.Tensor":
@@ -128,13 +129,24 @@ class Similarities:
             yield slice(start, min(start + step, len(self)))
 
     def row_blocks(self, rows: "torch.Tensor") -> Iterator["torch.Tensor"]:
-        """Documents in parts such that a square block of them is small enough."""
-        return iter(rows.split(self.side))
+        """Documents in parts: such that a square block of them is small enough, or whole rows of what is kept."""
+        return iter(rows.split(self.side if self.kept is None else max(self.num_block // len(self), 1)))
 
     @property
     def side(self) -> int:
         """Rows of a square block."""
         return int(self.num_block**0.5)
+
+    def _half(self) -> Iterator[tuple[slice, slice, "torch.Tensor"]]:
+        """Square blocks with rows, columns and similarities, for pairs of documents once and for some twice."""
+        import torch
+
+        rows = torch.arange(len(self), device=self.features.device)
+        for start in range(0, len(self), self.side):
+            part = slice(start, min(start + self.side, len(self)))
+            for first in range(start, len(self), self.side):
+                columns = slice(first, min(first + self.side, len(self)))
+                yield part, columns, self._compute(rows[part], columns)
 
     def own(self) -> "torch.Tensor":
         """Similarities of documents to themselves, float64[n], in `UNIT`."""
@@ -145,27 +157,21 @@ class Similarities:
         return torch.where(self.is_zero, 0, own).double()
 
     def sums(self) -> "torch.Tensor":
-        """Sum of each document's similarities to all, float64[n], in `UNIT`; a pair is computed once for both."""
+        """Sum of each document's similarities to all, float64[n], in `UNIT`."""
         import torch
 
+        if self.kept is not None:
+            parts = self.kept.split(max(self.num_block // len(self), 1))
+            return torch.cat([part.double().sum(dim=1) for part in parts])
         sums = torch.zeros(len(self), dtype=torch.float64, device=self.features.device)
-        rows = torch.arange(len(self), device=self.features.device)
-        for part in self.row_blocks(rows):
-            start, end = int(part[0]), int(part[-1]) + 1
-            for first in range(start, len(self), self.side):
-                columns = slice(first, min(first + self.side, len(self)))
-                block = self.block(part, columns).double()
-                sums[start:end] += block.sum(dim=1)
-                if first != start:
-                    sums[columns] += block.sum(dim=0)
+        for rows, columns, block in self._half():
+            sums[rows] += block.double().sum(dim=1)
+            if rows != columns:
+                sums[columns] += block.double().sum(dim=0)
         return sums
 
-    def _compute(
-        self, rows: "torch.Tensor", columns: slice, out: "torch.Tensor | None" = None
-    ) -> "torch.Tensor":
-        import torch
-
-        products = torch.mm(self.features.index_select(0, rows), self.features[columns].T, out=out)
+    def _compute(self, rows: "torch.Tensor", columns: slice) -> "torch.Tensor":
+        products = self.features.index_select(0, rows) @ self.features[columns].T
         similar = self._scale(
             products,
             self.weights[rows, None] * self.weights[columns],

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.models.similarity import UNIT, Features, Kind, Rows, Similarities, check_features
+from gristmill.models.uncovered import UncoveredPairs, find_uncovered, max_list_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +41,14 @@ class SetFunction(Protocol):
     def __len__(self) -> int:
         """Documents to choose from."""
 
-    def start(self, capacity: int, device: str, max_bytes: int) -> State:
+    def start(self, capacity: int, device: str, max_bytes: int, candidates: Rows | None = None) -> State:
         """The state in which nothing is chosen.
 
         Args:
             capacity: How many will be chosen at most.
             device: Where to compute.
             max_bytes: Of similarities, and what is made of them, at any time.
+            candidates: What may be chosen, int64[m]; all by default.
         """
 
 
@@ -71,20 +73,27 @@ class FacilityLocation:
     def __len__(self) -> int:
         return len(self.features)
 
-    def start(self, capacity: int, device: str, max_bytes: int) -> State:
-        """Keeps one number a document: its similarity to the most similar one chosen."""
-        similarities = Similarities(self.features, self.similarity, device, max_bytes)
+    def start(self, capacity: int, device: str, max_bytes: int, candidates: Rows | None = None) -> State:
+        """Keeps one number a document, its similarity to the most similar one chosen, and the pairs that count."""
+        rows = np.arange(len(self)) if candidates is None else np.sort(candidates)
+        pair_bytes = min(max_list_bytes(len(self), len(rows)), 3 * max_bytes // 4)
+        similarities = Similarities(self.features, self.similarity, device, max_bytes - pair_bytes)
         similarities.keep()
-        return _FacilityLocationState(similarities)
+        return _FacilityLocationState(similarities, rows, pair_bytes)
 
 
 class _FacilityLocationState:
-    def __init__(self, similarities: Similarities) -> None:
+    """Looks at all similarities of a candidate, until as many were looked at as it takes to list those that count."""
+
+    def __init__(self, similarities: Similarities, candidates: Rows, pair_bytes: int) -> None:
         import torch
 
-        self.similarities = similarities
+        self.similarities, self.pair_bytes = similarities, pair_bytes
         self.device = similarities.features.device
+        self.candidates = torch.from_numpy(candidates).to(self.device)
         self.covered = torch.zeros(len(similarities), device=self.device)
+        self.pairs: UncoveredPairs | None = None
+        self.num_looks = 0
 
     def first_gains(self) -> Gains:
         return (self.similarities.sums() / UNIT).cpu().numpy()
@@ -92,9 +101,20 @@ class _FacilityLocationState:
     def gains(self, rows: Rows) -> Gains:
         import torch
 
+        if self.num_looks >= len(self.candidates):
+            self._list_pairs()
+        if self.pairs is not None:
+            return self.pairs.gains(rows) / UNIT
+        self.num_looks += len(rows)
         parts = self.similarities.row_blocks(torch.from_numpy(rows).to(self.device))
         gains = torch.cat([self._gains(part) for part in parts])
         return (gains / UNIT).cpu().numpy()
+
+    def _list_pairs(self) -> None:
+        self.num_looks = 0
+        self.pairs = find_uncovered(self.similarities, self.covered, self.candidates, self.pair_bytes)
+        if self.pairs is not None:
+            self.similarities.kept = None
 
     def _gains(self, rows: "torch.Tensor") -> "torch.Tensor":
         import torch
@@ -108,7 +128,10 @@ class _FacilityLocationState:
     def add(self, row: int) -> None:
         import torch
 
-        torch.maximum(self.covered, self.similarities.row(row), out=self.covered)
+        if self.pairs is not None:
+            self.pairs.add(row)
+        else:
+            torch.maximum(self.covered, self.similarities.row(row), out=self.covered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +161,7 @@ class GraphCut:
     def __len__(self) -> int:
         return len(self.features)
 
-    def start(self, capacity: int, device: str, max_bytes: int) -> State:
+    def start(self, capacity: int, device: str, max_bytes: int, candidates: Rows | None = None) -> State:
         """Keeps two numbers a document: its similarity to all, and to those chosen."""
         return _GraphCutState(Similarities(self.features, self.similarity, device, max_bytes), self.lambda_)
 
@@ -187,7 +210,7 @@ class LogDeterminant:
     def __len__(self) -> int:
         return len(self.features)
 
-    def start(self, capacity: int, device: str, max_bytes: int) -> State:
+    def start(self, capacity: int, device: str, max_bytes: int, candidates: Rows | None = None) -> State:
         """Keeps 8 bytes for every document and every chosen one, a Cholesky factor.
 
         Raises:
@@ -259,7 +282,7 @@ class FeatureCoverage:
     def __len__(self) -> int:
         return len(self.features)
 
-    def start(self, capacity: int, device: str, max_bytes: int) -> State:
+    def start(self, capacity: int, device: str, max_bytes: int, candidates: Rows | None = None) -> State:
         """Keeps the sum of each feature over those chosen."""
         import torch
 

@@ -3,7 +3,7 @@
     python tests/bench/bench_subset.py [--documents N] [--budget K] [--large N] [--peer-python PYTHON]
 
 Features are clustered random vectors, or --features FILE.npy, float32[n, d]. All three choose from the same features
-by cosine, on one core, in seconds of CPU, the best of 3 runs; the objective of each choice is computed alike, in
+by cosine, on one core, in seconds of CPU, the best of 5 runs; the objective of each choice is computed alike, in
 float64. Then --large documents of width --large-width in a process of its own, with its peak memory; 0 leaves them
 out. Without --peer-python a venv for the peers is made in the user's cache folder.
 """
@@ -31,7 +31,7 @@ from gristmill.pipelines.allocator import keep_freed_memory
 
 PEER = Path(__file__).with_name("peer_subset.py")
 PEER_PACKAGES = ["apricot-select==0.6.1", "submodlib-py==0.0.3"]
-NUM_RUNS = 3
+NUM_RUNS = 5
 ROWS_A_CLUSTER = 25
 
 

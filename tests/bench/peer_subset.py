@@ -16,7 +16,7 @@ import numpy.typing as npt
 from apricot import FacilityLocationSelection
 from submodlib.functions.facilityLocation import FacilityLocationFunction
 
-NUM_RUNS = 3
+NUM_RUNS = 5
 
 
 def choose_by_apricot(features: npt.NDArray[np.float32], budget: int) -> list[int]:

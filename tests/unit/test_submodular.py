@@ -1,9 +1,13 @@
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.models import submodular, uncovered
+from gristmill.models.candidates import Candidates
 from gristmill.models.greedy import choose
 from gristmill.models.similarity import UNIT, Similarities, assign
 from gristmill.models.submodular import FacilityLocation, FeatureCoverage, GraphCut, LogDeterminant
@@ -88,7 +92,9 @@ def test_lazy_finds_the_order_and_the_gains_of_naive(make, table, data):
         "rank_all": data.draw(st.booleans()),
     }
     naive = choose(make(table), optimizer="naive", **options)
-    assert_same(choose(make(table), max_bytes=data.draw(st.sampled_from([2**30, 20_000])), **options), naive)
+    max_bytes = data.draw(st.sampled_from([2**30, 20_000]))
+    with patch.object(uncovered, "MAX_SHARE", 1):
+        assert_same(choose(make(table), max_bytes=max_bytes, **options), naive)
     assert len(set(naive.order)) == len(naive.order)
 
 
@@ -101,6 +107,29 @@ def test_lazy_looks_at_few_candidates_and_still_finds_what_naive_finds(monkeypat
     monkeypatch.setattr(state, "gains", lambda self, rows: looked_at.append(len(rows)) or gains(self, rows))
     assert_same(choose(function, 100), naive)
     assert sum(looked_at) < 1000 * 100 / 4
+
+
+@pytest.mark.parametrize("optimizer", ["naive", "lazy", "stochastic"])
+def test_listed_pairs_change_nothing(monkeypatch, optimizer):
+    function, num_listed = FacilityLocation(clustered(1000)), []
+    listed = choose(function, 200, optimizer=optimizer)
+    find = submodular.find_uncovered
+    monkeypatch.setattr(submodular, "find_uncovered", lambda *_: num_listed.append(find(*_)))
+    assert_same(choose(function, 200, optimizer=optimizer), listed)
+    assert any(num_listed), "else the test could not fail"
+
+
+def test_candidates_are_chosen_by_what_they_are_worth_to_all():
+    table, rows = clustered(400), np.random.default_rng(0).permutation(400)[:150]
+    similar, covered = np.maximum(cosines(table), 0), np.zeros(400)
+    ranking = choose(Candidates(FacilityLocation(table), rows), 50)
+    for place, gain in zip(ranking.order, ranking.gains, strict=True):
+        gains = np.maximum(similar[rows], covered).sum(axis=1) - covered.sum()
+        assert gain == pytest.approx(gains[place], abs=0.05)
+        assert gains[place] >= gains.max() - 0.05
+        covered = np.maximum(covered, similar[rows[place]])
+    naive = choose(Candidates(FacilityLocation(table), rows), 50, optimizer="naive", max_bytes=20_000)
+    assert_same(ranking, naive)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "rbf"])
