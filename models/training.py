@@ -8,7 +8,7 @@ the seed and the step alone, so a checkpoint is weights, optimiser state and the
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +122,16 @@ def plan_steps(num_sequences: int, batch_size: int, plan: TrainingPlan) -> list[
     return [batch for order in orders for batch in np.array_split(order, -(-num_sequences // batch_size))]
 
 
+def steps_over(sequences: npt.NDArray[np.uint32], plan: TrainingPlan) -> list[npt.NDArray[np.int64]]:
+    """Which sequences each step takes, where a step is of the plan's `batch_tokens`.
+
+    Args:
+        sequences: As `cut_sequences` makes them, uint32[s, l + 1].
+        plan: How they are trained on.
+    """
+    return plan_steps(len(sequences), max(plan.batch_tokens // (sequences.shape[1] - 1), 1), plan)
+
+
 def learning_rate(step: int, num_steps: int, plan: TrainingPlan) -> float:
     """The rate of a step (from 0)."""
     return plan.learning_rate * plan.schedule.share(step, num_steps)
@@ -158,7 +168,7 @@ def train(
         raise ValueError("there is no text to train on")
     sequences = cut_sequences(stream, language_model.context)
     if steps is None:
-        steps = plan_steps(len(sequences), max(plan.batch_tokens // (sequences.shape[1] - 1), 1), plan)
+        steps = steps_over(sequences, plan)
     checkpoint = folder / CHECKPOINT
     with language_model.on_device():
         state = _State(language_model.model, plan)
@@ -170,10 +180,7 @@ def train(
         for step in range(len(state.log), len(steps)):
             rate = learning_rate(step, len(steps), plan)
             loss, norm = state.step(sequences, steps[step], rate)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise ValueError(
-                    f"step {step + 1} has a loss of {loss} and gradients of norm {norm}; try a smaller learning rate"
-                )
+            check_finite(f"step {step + 1}", loss, norm)
             seen = state.log[-1].num_tokens if state.log else 0
             now = time.monotonic()
             tokens = len(steps[step]) * (sequences.shape[1] - 1)
@@ -191,18 +198,10 @@ class _State:
     """Weights, moments and log of a training."""
 
     def __init__(self, model: Any, plan: TrainingPlan) -> None:
-        import torch
-
         self.model = model.eval()  # no dropout: passes are few, and a step depends on its sequences alone
         self.plan = plan
         self.log: list[LogRow] = []
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=plan.learning_rate,
-            betas=plan.betas,
-            eps=plan.epsilon,
-            weight_decay=plan.weight_decay,
-        )
+        self.optimizer = make_optimizer(model.parameters(), plan)
 
     def step(
         self, sequences: npt.NDArray[np.uint32], chosen: npt.NDArray[np.int64], rate: float
@@ -216,17 +215,12 @@ class _State:
         total = 0.0
         for batch in _pieces(chosen, size):
             tokens = torch.from_numpy(sequences[batch].astype(np.int64)).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits = self.model(input_ids=tokens[:, :-1], use_cache=False).logits
-            loss, penalty = losses(logits, tokens[:, 1:])
+            loss, penalty = sequence_losses(self.model, tokens)
             share = len(batch) / len(chosen)
             ((loss + self.plan.z_loss * penalty) * share).backward()
             total += loss.item() * share
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.max_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        take_step(self.optimizer, rate)
         return total, float(norm)
 
     def save(self, path: Path) -> None:
@@ -238,6 +232,57 @@ class _State:
         """Go back to a checkpoint."""
         self.log = [LogRow(**row) for row in json.loads(read_metadata(path)["log"])]
         restore_checkpoint(path, self.model, self.optimizer, len(self.log))
+
+
+def make_optimizer(weights: "Iterable[torch.Tensor]", plan: TrainingPlan) -> "torch.optim.AdamW":
+    """AdamW as a plan wants it; every number of a weight is updated by itself."""
+    import torch
+
+    return torch.optim.AdamW(
+        weights, lr=plan.learning_rate, betas=plan.betas, eps=plan.epsilon, weight_decay=plan.weight_decay
+    )
+
+
+def take_step(optimizer: "torch.optim.Optimizer", rate: float) -> None:
+    """Update the weights at a learning rate, and forget their gradients."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def check_finite(step: str, loss: float, norm: float) -> None:
+    """Refuse to go on after a step that has diverged.
+
+    Args:
+        step: What errors call it.
+        loss: Of the step.
+        norm: Of its gradients.
+
+    Raises:
+        ValueError: If either is not finite.
+    """
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise ValueError(
+            f"{step} has a loss of {loss} and gradients of norm {norm}; try a smaller learning rate"
+        )
+
+
+def sequence_losses(
+    model: "Callable[..., Any]", tokens: "torch.Tensor"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The `losses` of every token of sequences but the first, in bfloat16 on a GPU.
+
+    Args:
+        model: A model of transformers, or what is called like one.
+        tokens: int64[b, l + 1].
+    """
+    import torch
+
+    kind = tokens.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+    return losses(logits, tokens[:, 1:])
 
 
 def losses(logits: "torch.Tensor", targets: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":

@@ -1,12 +1,13 @@
 """Proxies: small language models, each trained on the documents that one vector of weights puts first (Meta-rater).
 
-The pool that they choose from is a seeded sample of the corpus, tokenised once. Each proxy is one element of a Beam
-pipeline and leaves one file, so that a search that was killed goes on, and several workers share it.
+The pool that they choose from is a seeded sample of the corpus, tokenised once. Each proxy leaves one file, so that a
+search that was killed goes on. Workers share proxies one by one, or on GPUs in groups that are trained side by side.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,14 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gristmill.models.language_model import SIZES, LanguageModel
+from gristmill.models.language_model import SIZES, Architecture, LanguageModel
 from gristmill.models.schedule import COSINE
+from gristmill.models.stacked_training import stack_size, train_stacked
 from gristmill.models.tokenizer import Tokenizer
 from gristmill.models.training import TrainingPlan, train
 from gristmill.pipelines import files
 from gristmill.pipelines.evaluate import bits_per_byte
 from gristmill.pipelines.model_files import local_copy
 from gristmill.pipelines.recipe_models import MetaRaterModel
+from gristmill.pipelines.score_documents import ACCELERATOR_HINT
+from gristmill.pipelines.train_language_models import usable
 from gristmill.pipelines.workspace import Workspace
 
 Numbers = npt.NDArray[np.float64]
@@ -101,9 +105,10 @@ class Proxy:
 
 
 class TrainProxies(beam.PTransform):
-    """Proxies -> nothing; leaves the losses of each as one file.
+    """Lists of proxies -> their numbers; leaves the losses of each as one file.
 
-    A worker holds the signals of the pool, 8 bytes a document and signal, and one small model.
+    A worker holds the signals of the pool, 8 bytes a document and signal, and the small models of a group. Groups are
+    made by a worker too: the launcher may have no GPU, or be the only one that has.
 
     Args:
         workspace: Where the pool and the losses lie.
@@ -118,7 +123,23 @@ class TrainProxies(beam.PTransform):
 
     def expand(self, proxies: beam.PCollection) -> beam.PCollection:
         """Wire it up."""
-        return proxies | "TrainProxy" >> beam.ParDo(self.worker)
+        group = beam.FlatMap(group_proxies, self.worker.spec, self.worker.tokenizer)
+        return (
+            proxies
+            | "GroupProxies" >> group.with_resource_hints(accelerator=ACCELERATOR_HINT)
+            | beam.Reshuffle()
+            | "TrainGroups" >> beam.ParDo(self.worker).with_resource_hints(accelerator=ACCELERATOR_HINT)
+        )
+
+
+def group_proxies(
+    proxies: Sequence[Proxy], spec: MetaRaterModel, tokenizer: str
+) -> Iterator[Sequence[Proxy]]:
+    """Cut proxies into groups that this machine trains side by side."""
+    vocab_size = Tokenizer.load(local_copy(tokenizer)).vocab_size
+    size = stack_size(architecture_of(spec), vocab_size, spec.batch_tokens)
+    for start in range(0, len(proxies), size):
+        yield proxies[start : start + size]
 
 
 class _Trainer(beam.DoFn):
@@ -133,21 +154,31 @@ class _Trainer(beam.DoFn):
         self.pool = Pool.load(self.workspace.path(self.folder, "pool"))
         self.ready = Tokenizer.load(local_copy(self.tokenizer))
 
-    def process(self, proxy: Proxy) -> Iterator[int]:
-        """Train and judge one."""
-        losses = train_proxy(self.pool, proxy, self.spec, self.ready)
-        self.workspace.commit_json(asdict(proxy) | {"losses": losses}, self.folder, file_of(proxy.number))
-        yield proxy.number
+    def process(self, proxies: Sequence[Proxy]) -> Iterator[int]:
+        """Train and judge a group."""
+        judged = train_proxies(self.pool, proxies, self.spec, self.ready)
+        for proxy, losses in zip(proxies, judged, strict=True):
+            content = asdict(proxy) | {"losses": losses}
+            self.workspace.commit_json(content, self.folder, file_of(proxy.number))
+            yield proxy.number
 
 
-def train_proxy(pool: Pool, proxy: Proxy, spec: MetaRaterModel, tokenizer: Tokenizer) -> dict[str, float]:
-    """Train a model on the documents that the weights put first, and judge it by every domain.
+def train_proxies(
+    pool: Pool, proxies: Sequence[Proxy], spec: MetaRaterModel, tokenizer: Tokenizer
+) -> list[dict[str, float]]:
+    """Train a model on the documents that each one's weights put first, side by side, and judge it by every domain.
+
+    Models whose documents fill no sequence are trained one by one.
 
     Returns:
-        Domain -> bits per byte of its held-out texts.
+        For each, domain -> bits per byte of its held-out texts.
+
+    Raises:
+        RecipeError: If there is nothing to train on, or a loss is no longer finite.
     """
-    stream = pool.join(pool.best(np.array(proxy.weights), spec.keep))
-    model = LanguageModel.make(replace(SIZES[spec.size], context=spec.context), tokenizer, spec.seed)
+    streams = [pool.join(pool.best(np.array(proxy.weights), spec.keep)) for proxy in proxies]
+    names = [f"proxy {proxy.number}" for proxy in proxies]
+    models = [LanguageModel.make(architecture_of(spec), tokenizer, spec.seed) for _ in proxies]
     plan = TrainingPlan(
         batch_tokens=spec.batch_tokens,
         learning_rate=spec.learning_rate,
@@ -155,9 +186,22 @@ def train_proxy(pool: Pool, proxy: Proxy, spec: MetaRaterModel, tokenizer: Token
         seed=spec.seed,
         num_steps=max(spec.tokens // spec.batch_tokens, 1),
     )
+    if len(proxies) > 1 and min(map(len, streams)) > spec.context:
+        usable("models.meta_rater", lambda: train_stacked(models, streams, plan, names))
+    else:
+        for name, model, stream in zip(names, models, streams, strict=True):
+            usable(f"models.meta_rater: {name}", partial(_train_alone, model, stream, plan))
+    return [{name: bits_per_byte(model, texts) for name, texts in pool.passages.items()} for model in models]
+
+
+def architecture_of(spec: MetaRaterModel) -> Architecture:
+    """What proxies are."""
+    return replace(SIZES[spec.size], context=spec.context)
+
+
+def _train_alone(model: LanguageModel, stream: npt.NDArray[np.uint32], plan: TrainingPlan) -> None:
     with TemporaryDirectory() as folder:
         train(model, stream, plan, Path(folder), lambda row, num_steps: None)
-    return {name: bits_per_byte(model, texts) for name, texts in pool.passages.items()}
 
 
 def file_of(number: int) -> str:

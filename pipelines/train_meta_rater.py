@@ -195,7 +195,7 @@ def _train(
     missing = [proxy for proxy in proxies if proxy.number not in known]
     if missing:
         transform = TrainProxies(training.workspace, folder, spec, training.path("tokenizer"))
-        training.run(missing, "TrainProxies" >> transform)
+        training.run([missing], "TrainProxies" >> transform)
         known |= read_losses(training.workspace, folder, missing)
     return [known[proxy.number] for proxy in proxies]
 

@@ -5,8 +5,10 @@ import pickle
 from dataclasses import replace
 from uuid import UUID
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from corpora import make_recipe, write_lines
 from hypothesis import given, settings
@@ -17,11 +19,12 @@ from gristmill.models.tokenizer import Tokenizer
 from gristmill.models.weight_search import Found
 from gristmill.pipelines import proxies
 from gristmill.pipelines.catalog import named_query, open_catalog, run_query
-from gristmill.pipelines.model_files import read_manifest
+from gristmill.pipelines.model_files import PROXIES_FILE, model_path, read_manifest
 from gristmill.pipelines.prepare import prepare
-from gristmill.pipelines.proxies import Pool, Proxy, train_proxy
+from gristmill.pipelines.proxies import Pool, Proxy, TrainProxies, group_proxies, train_proxies
 from gristmill.pipelines.recipe_models import MetaRaterModel
-from gristmill.pipelines.runner import beam_options
+from gristmill.pipelines.runner import accelerated_transforms, beam_options
+from gristmill.pipelines.score_documents import ACCELERATOR_HINT
 from gristmill.pipelines.train_meta_rater import objective, warnings_of
 from gristmill.pipelines.workspace import Workspace
 from gristmill.scorers.base import RecipeError, ScorerError
@@ -122,13 +125,51 @@ def test_a_pool_survives_the_disk(tmp_path):
     assert dict(after.passages) == dict(before.passages)
 
 
-def test_the_same_proxy_learns_the_same():
-    tokenizer = Tokenizer.train(["the mill grinds the corn"] * 5, 300)
-    spec = MetaRaterModel(tokens=256, batch_tokens=64, context=16, keep=0.5)
-    documents = pool([[5], [0], [4], [1]], [40] * 4)
-    losses = [train_proxy(documents, Proxy(0, (1.0,)), spec, tokenizer) for _ in range(2)]
-    assert losses[0] == losses[1]
-    assert 0 < losses[0]["web"] < 50
+SPEC = MetaRaterModel(tokens=256, batch_tokens=64, context=16, keep=0.5)
+PROXIES = [Proxy(4, (1.0,)), Proxy(7, (-1.0,)), Proxy(9, (0.0,))]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made = Tokenizer.train(["the mill grinds the corn"] * 5, 300)
+    made.save(folder)
+    return folder, made
+
+
+@pytest.mark.parametrize("lengths", [[40] * 4, [40, 7, 40, 7]], ids=["stacked", "too short to stack"])
+def test_proxies_learn_the_same_in_any_group(tokenizer, lengths):
+    documents = pool([[5], [0], [4], [1]], lengths)
+    alone = [train_proxies(documents, [proxy], SPEC, tokenizer[1])[0]["web"] for proxy in PROXIES]
+    together = train_proxies(documents, PROXIES, SPEC, tokenizer[1])
+    assert [losses["web"] for losses in together] == pytest.approx(alone, rel=1e-5)
+    assert len(set(alone)) > 1
+    assert all(0 < loss < 50 for loss in alone)
+
+
+@pytest.mark.parametrize("proxies_of_group", [PROXIES, PROXIES[:1]], ids=["stacked", "alone"])
+def test_a_proxy_that_diverges_is_named(tokenizer, proxies_of_group):
+    spec = SPEC.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(RecipeError, match=r"models.meta_rater: proxy 4: step 2 .* of norm nan"):
+        train_proxies(pool([[5], [0]], [40] * 2), proxies_of_group, spec, tokenizer[1])
+
+
+def test_groups_are_as_large_as_the_device_bears(tokenizer, monkeypatch):
+    path = str(tokenizer[0])
+    assert list(group_proxies(PROXIES, SPEC, path)) == [[proxy] for proxy in PROXIES]
+    asked = []
+    monkeypatch.setattr(proxies, "stack_size", lambda *numbers: asked.append(numbers) or 2)
+    assert list(group_proxies(PROXIES, SPEC, path)) == [PROXIES[:2], PROXIES[2:]]
+    assert asked == [(proxies.architecture_of(SPEC), tokenizer[1].vocab_size, 64)]
+
+
+def test_groups_are_made_and_trained_where_gpus_are(tmp_path):
+    pipeline = beam.Pipeline(options=beam_options([]))
+    train = TrainProxies(Workspace(str(tmp_path)), "proxies", SPEC, "tokenizer")
+    _ = pipeline | beam.Create([PROXIES]) | "TrainProxies" >> train
+    assert dict(accelerated_transforms(pipeline.to_runner_api())) == {
+        f"TrainProxies/{name}": ACCELERATOR_HINT for name in ("GroupProxies", "TrainGroups")
+    }
 
 
 def test_the_target_decides_where_there_is_one():
@@ -148,10 +189,8 @@ def test_losses_that_say_little_are_said_to():
 MILL = "the miller grinds the corn and keeps a tenth of the flour for the mill by the river".split()
 
 
-@pytest.fixture(scope="module")
-def curated(tmp_path_factory):
-    """A curation whose proxies were made once, with the number of proxies that were trained."""
-    folder = tmp_path_factory.mktemp("meta_rater")
+def make_search(folder):
+    """A curation that searches for weights, in a workspace of this folder."""
     rng = np.random.default_rng(0)
     texts = [
         " ".join(rng.choice(MILL, 30)) if number % 2 else "".join(rng.choice(list("?!;,*#$ 0123456789"), 150))
@@ -174,7 +213,14 @@ def curated(tmp_path_factory):
         score=["rules", "meta_rater"],
         select=[{"name": "best", "top": {"by": "meta_rater", "keep": "1/4", "of": "documents"}}],
     )  # fmt: skip
-    return prepare(recipe, beam_options([])), folder
+    return prepare(recipe, beam_options([]))
+
+
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory):
+    """A curation whose proxies are made once, and its folder."""
+    folder = tmp_path_factory.mktemp("meta_rater")
+    return make_search(folder), folder
 
 
 @pytest.fixture(scope="module")
@@ -216,11 +262,42 @@ def test_a_query_says_why_a_document_is_rated_so(workspace):
 
 
 def test_nothing_is_trained_or_scored_twice(workspace, curated, monkeypatch):
-    monkeypatch.setattr(proxies, "train_proxy", None)
+    monkeypatch.setattr(proxies, "train_proxies", None)
     curation, _ = curated
     before = read_manifest(workspace, "meta_rater")
     curation.run()
     assert read_manifest(workspace, "meta_rater") == before
+
+
+@pytest.mark.parametrize(("size", "tolerance"), [(1, 0), (4, 1e-5)])
+def test_a_killed_search_goes_on_in_groups_of_any_size(workspace, tmp_path, monkeypatch, size, tolerance):
+    search, whole = make_search(tmp_path), read_proxies(workspace)
+    trained, train = [], proxies.train_proxies
+
+    def counts(pool, group, *how):
+        trained.extend(proxy.number for proxy in group)
+        return train(pool, group, *how)
+
+    def dies_in_the_second_group(*how):
+        if trained:
+            raise RecipeError("killed")
+        return counts(*how)
+
+    monkeypatch.setattr(proxies, "stack_size", lambda *numbers: size)
+    monkeypatch.setattr(proxies, "train_proxies", dies_in_the_second_group)
+    with pytest.raises(RecipeError, match="killed"):
+        search.run()
+    assert len(trained) == size
+    monkeypatch.setattr(proxies, "train_proxies", counts)
+    search.run()
+    assert sorted(trained) == list(range(12)), "each once"
+    found = read_proxies(Workspace(str(tmp_path / "mill")))
+    assert found["weights"][:9] == whole["weights"][:9]
+    assert found["loss"][:9] == pytest.approx(whole["loss"][:9], rel=tolerance, abs=0)
+
+
+def read_proxies(workspace):
+    return pq.read_table(f"{model_path(workspace, 'meta_rater')}/{PROXIES_FILE}").to_pydict()
 
 
 def recipe_of(folder, signals, score):
