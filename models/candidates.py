@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from gristmill.models.similarity import Rows
-from gristmill.models.submodular import Gains, SetFunction, State
+from gristmill.models.similarity import Gains, Rows
+from gristmill.models.submodular import SetFunction, State
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,9 @@ class _CandidatesState:
     def __init__(self, state: State, rows: Rows) -> None:
         self.state, self.rows = state, rows
 
-    def first_gains(self) -> Gains:
-        return self.state.gains(self.rows)
+    def all_gains(self) -> Gains | None:
+        gains = self.state.all_gains()
+        return None if gains is None else gains[self.rows]
 
     def gains(self, rows: Rows) -> Gains:
         return self.state.gains(self.rows[rows])

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.models.similarity import Rows
-from gristmill.models.submodular import Gains, SetFunction, State
+from gristmill.models.similarity import Gains, Rows
+from gristmill.models.submodular import SetFunction, State
 
 Optimizer = Literal["lazy", "naive", "stochastic"]
 
@@ -84,10 +84,7 @@ def choose(
     capacity = num_rows if rank_all else int(min(num_rows, budget / prices.min()))
 
     def start() -> _Run:
-        state = function.start(capacity, device, max_bytes)
-        needs_bounds = optimizer == "lazy" or costs is not None
-        bounds = state.first_gains()[by_key] if needs_bounds else np.full(num_rows, np.inf)
-        return _Run(state, by_key, prices[by_key], bounds)
+        return _Run(function.start(capacity, device, max_bytes), by_key, prices[by_key])
 
     run = start()
     single = None if costs is None else _best_single(run, budget)
@@ -109,11 +106,12 @@ class _Run:
         state: Of the function, with nothing chosen.
         rows: Of the candidates, int64[n].
         costs: float64[n].
-        bounds: What each adds at most: its gain when it was last computed, float64[n].
     """
 
-    def __init__(self, state: State, rows: Rows, costs: Gains, bounds: Gains) -> None:
-        self.state, self.rows, self.costs, self.bounds = state, rows, costs, bounds
+    def __init__(self, state: State, rows: Rows, costs: Gains) -> None:
+        self.state, self.rows, self.costs = state, rows, costs
+        self.bounds = np.full(len(rows), np.inf)
+        """What each adds at most: its gain when it was last computed."""
         self.is_left = np.ones(len(rows), np.bool_)
         self.spent = 0.0
         self.order: list[int] = []
@@ -135,6 +133,14 @@ class _Run:
         self.gains.append(float(self.bounds[place]))
         self.spent += float(self.costs[place])
         self.is_left[place] = False
+
+    def evaluate_all(self) -> bool:
+        """Bring all bounds up to date if that is cheap; returns whether it is."""
+        gains = self.state.all_gains()
+        if gains is None:
+            return False
+        self.bounds = gains[self.rows]
+        return True
 
     def evaluate(self, places: Rows) -> Gains:
         """Compute gains of candidates; returns them per cost, float64[m]."""
@@ -165,7 +171,17 @@ def _naively(run: _Run, budget: float) -> Iterator[int]:
 
 
 def _lazily(run: _Run, budget: float) -> Iterator[int]:
-    """What naive greedy chooses, by gains computed only of the candidates whose stale ones are above all others."""
+    """What naive greedy chooses: by all gains where they are at hand, else by those that may be the greatest."""
+    while run.evaluate_all():
+        places = run.fitting(budget)
+        if len(places) == 0:
+            return
+        yield int(places[np.argmax(run.bounds[places] / run.costs[places])])
+    yield from _by_stale_bounds(run, budget)
+
+
+def _by_stale_bounds(run: _Run, budget: float) -> Iterator[int]:
+    """Evaluates the candidate of the greatest bound, and a few next to it, until the first is up to date."""
     places, costs = run.fitting(budget), run.costs.tolist()
     heap = list(zip((-run.bounds[places] / run.costs[places]).tolist(), places.tolist(), strict=True))
     heapify(heap)
@@ -191,6 +207,7 @@ def _lazily(run: _Run, budget: float) -> Iterator[int]:
 
 def _best_single(run: _Run, budget: float) -> tuple[int, float] | None:
     """Place and gain of the document that alone adds most, None if none fits."""
+    run.evaluate_all()
     gains = np.where(run.costs <= budget, run.bounds, -np.inf)
     place = int(np.argmax(gains))
     return (place, float(gains[place])) if np.isfinite(gains[place]) else None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Features = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Gains = npt.NDArray[np.float64]
 Kind = Literal["cosine", "rbf"]
 
 UNIT = 2.0**24
@@ -99,19 +100,21 @@ class Similarities:
             kept[columns, rows] = block.T
         self.kept = kept
 
-    def block(self, rows: "torch.Tensor", columns: slice) -> "torch.Tensor":
-        """Similarities of some documents to a range of others.
+    def block(self, rows: "torch.Tensor", columns: "slice | torch.Tensor") -> "torch.Tensor":
+        """Similarities of some documents to some others.
 
         Args:
             rows: int64[m].
-            columns: The range, of length b.
+            columns: A range of length b, or int64[b].
 
         Returns:
             float32[m, b], whole numbers from 0 to `UNIT`, a copy.
         """
-        if self.kept is not None:
+        if self.kept is None:
+            return self._compute(rows, columns)
+        if isinstance(columns, slice):
             return self.kept[:, columns].index_select(0, rows)
-        return self._compute(rows, columns)
+        return self.kept.index_select(0, rows).index_select(1, columns)
 
     def row(self, row: int) -> "torch.Tensor":
         """Similarities of one document to all, float32[n], in `UNIT`."""
@@ -127,6 +130,10 @@ class Similarities:
         step = max(self.num_block // max(num_rows, 1), 1)
         for start in range(0, len(self), step):
             yield slice(start, min(start + step, len(self)))
+
+    def some_columns(self, num_rows: int, columns: "torch.Tensor") -> Iterator["torch.Tensor"]:
+        """Documents, cut into parts such that a block of so many rows and a part is small enough."""
+        return iter(columns.split(max(self.num_block // max(num_rows, 1), 1)))
 
     def row_blocks(self, rows: "torch.Tensor") -> Iterator["torch.Tensor"]:
         """Documents in parts: such that a square block of them is small enough, or whole rows of what is kept."""
@@ -170,7 +177,7 @@ class Similarities:
                 sums[columns] += block.double().sum(dim=0)
         return sums
 
-    def _compute(self, rows: "torch.Tensor", columns: slice) -> "torch.Tensor":
+    def _compute(self, rows: "torch.Tensor", columns: "slice | torch.Tensor") -> "torch.Tensor":
         products = self.features.index_select(0, rows) @ self.features[columns].T
         similar = self._scale(
             products,

@@ -11,22 +11,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from gristmill.models.similarity import UNIT, Features, Kind, Rows, Similarities, check_features
-from gristmill.models.uncovered import UncoveredPairs, find_uncovered, max_list_bytes
+from gristmill.models.facility_location import FacilityLocationState
+from gristmill.models.similarity import UNIT, Features, Gains, Kind, Rows, Similarities, check_features
+from gristmill.models.uncovered import max_list_bytes
 
 if TYPE_CHECKING:
     import torch
-
-Gains = npt.NDArray[np.float64]
 
 
 class State(Protocol):
     """What has been chosen so far, and what each candidate would add."""
 
-    def first_gains(self) -> Gains:
-        """Gains of all documents while nothing is chosen, float64[n]."""
+    def all_gains(self) -> Gains | None:
+        """What each document would add to those chosen, float64[n], or None where it is cheaper to ask for some.
+
+        Never None while nothing is chosen.
+        """
 
     def gains(self, rows: Rows) -> Gains:
         """What each of some documents would add to those chosen, float64[m]."""
@@ -76,62 +77,10 @@ class FacilityLocation:
     def start(self, capacity: int, device: str, max_bytes: int, candidates: Rows | None = None) -> State:
         """Keeps one number a document, its similarity to the most similar one chosen, and the pairs that count."""
         rows = np.arange(len(self)) if candidates is None else np.sort(candidates)
-        pair_bytes = min(max_list_bytes(len(self), len(rows)), 3 * max_bytes // 4)
-        similarities = Similarities(self.features, self.similarity, device, max_bytes - pair_bytes)
+        list_bytes = min(max_list_bytes(len(self), len(rows)), 3 * max_bytes // 4)
+        similarities = Similarities(self.features, self.similarity, device, max_bytes - list_bytes)
         similarities.keep()
-        return _FacilityLocationState(similarities, rows, pair_bytes)
-
-
-class _FacilityLocationState:
-    """Looks at all similarities of a candidate, until as many were looked at as it takes to list those that count."""
-
-    def __init__(self, similarities: Similarities, candidates: Rows, pair_bytes: int) -> None:
-        import torch
-
-        self.similarities, self.pair_bytes = similarities, pair_bytes
-        self.device = similarities.features.device
-        self.candidates = torch.from_numpy(candidates).to(self.device)
-        self.covered = torch.zeros(len(similarities), device=self.device)
-        self.pairs: UncoveredPairs | None = None
-        self.num_looks = 0
-
-    def first_gains(self) -> Gains:
-        return (self.similarities.sums() / UNIT).cpu().numpy()
-
-    def gains(self, rows: Rows) -> Gains:
-        import torch
-
-        if self.num_looks >= len(self.candidates):
-            self._list_pairs()
-        if self.pairs is not None:
-            return self.pairs.gains(rows) / UNIT
-        self.num_looks += len(rows)
-        parts = self.similarities.row_blocks(torch.from_numpy(rows).to(self.device))
-        gains = torch.cat([self._gains(part) for part in parts])
-        return (gains / UNIT).cpu().numpy()
-
-    def _list_pairs(self) -> None:
-        self.num_looks = 0
-        self.pairs = find_uncovered(self.similarities, self.covered, self.candidates, self.pair_bytes)
-        if self.pairs is not None:
-            self.similarities.kept = None
-
-    def _gains(self, rows: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        covered = torch.zeros(len(rows), dtype=torch.float64, device=self.device)
-        for columns in self.similarities.columns(len(rows)):
-            block = self.similarities.block(rows, columns)
-            covered += torch.maximum(block, self.covered[columns], out=block).double().sum(dim=1)
-        return covered - self.covered.double().sum()
-
-    def add(self, row: int) -> None:
-        import torch
-
-        if self.pairs is not None:
-            self.pairs.add(row)
-        else:
-            torch.maximum(self.covered, self.similarities.row(row), out=self.covered)
+        return FacilityLocationState(similarities, rows, list_bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +121,7 @@ class _GraphCutState:
         self.to_all = similarities.sums().cpu().numpy()
         self.to_chosen = 0.5 * similarities.own().cpu().numpy()
 
-    def first_gains(self) -> Gains:
+    def all_gains(self) -> Gains:
         return self.gains(np.arange(len(self.similarities)))
 
     def gains(self, rows: Rows) -> Gains:
@@ -239,7 +188,7 @@ class _LogDeterminantState:
         self.factors = torch.empty(capacity, len(similarities), dtype=torch.float64, device=device)
         self.squares = similarities.own() / UNIT + lambda_
 
-    def first_gains(self) -> Gains:
+    def all_gains(self) -> Gains:
         return self.gains(np.arange(len(self.similarities)))
 
     def gains(self, rows: Rows) -> Gains:
@@ -298,8 +247,8 @@ class _FeatureCoverageState:
         self.num_rows = max(min(2**18, max_bytes // 32) // width, 1)
         self.sums = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
 
-    def first_gains(self) -> Gains:
-        return self.gains(np.arange(len(self.features)))
+    def all_gains(self) -> Gains | None:
+        return None if self.sums.any() else self.gains(np.arange(len(self.features)))
 
     def gains(self, rows: Rows) -> Gains:
         import torch

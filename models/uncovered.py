@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.models.similarity import Features, Rows, Similarities
+from gristmill.models.similarity import Features, Gains, Rows, Similarities
 
 if TYPE_CHECKING:
     import torch
-
-Sums = npt.NDArray[np.float64]
 
 BYTES_A_PAIR = 8
 """A document and a similarity."""
@@ -41,13 +39,13 @@ class UncoveredPairs:
     """
 
     def __init__(
-        self, lengths: Rows, others: npt.NDArray[np.int32], similar: Features, covered: Sums
+        self, lengths: Rows, others: npt.NDArray[np.int32], similar: Features, covered: Gains
     ) -> None:
         self.lengths, self.others, self.similar, self.covered = lengths, others, similar, covered
         self.starts = lengths.cumsum() - lengths
         self.num_walked = 0
 
-    def gains(self, rows: Rows) -> Sums:
+    def gains(self, rows: Rows) -> Gains:
         """What candidates would add, whole numbers, float64[m]."""
         if self.num_walked > len(self.others) + len(self.lengths):
             self._drop_covered()
@@ -57,7 +55,7 @@ class UncoveredPairs:
         cuts = np.searchsorted(ends, np.arange(MAX_WALK, num_pairs, MAX_WALK))
         return np.concatenate([self._gains(part) for part in np.split(rows, cuts)])
 
-    def _gains(self, rows: Rows) -> Sums:
+    def _gains(self, rows: Rows) -> Gains:
         lengths = self.lengths[rows]
         owners = np.arange(len(rows)).repeat(lengths)
         places = np.arange(len(owners))

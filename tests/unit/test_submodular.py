@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.models import submodular, uncovered
+from gristmill.models import uncovered
 from gristmill.models.candidates import Candidates
 from gristmill.models.greedy import choose
 from gristmill.models.similarity import UNIT, Similarities, assign
@@ -113,8 +113,10 @@ def test_lazy_looks_at_few_candidates_and_still_finds_what_naive_finds(monkeypat
 def test_listed_pairs_change_nothing(monkeypatch, optimizer):
     function, num_listed = FacilityLocation(clustered(1000)), []
     listed = choose(function, 200, optimizer=optimizer)
-    find = submodular.find_uncovered
-    monkeypatch.setattr(submodular, "find_uncovered", lambda *_: num_listed.append(find(*_)))
+    find = uncovered.find_uncovered
+    monkeypatch.setattr(
+        "gristmill.models.facility_location.find_uncovered", lambda *_: num_listed.append(find(*_))
+    )
     assert_same(choose(function, 200, optimizer=optimizer), listed)
     assert any(num_listed), "else the test could not fail"
 
