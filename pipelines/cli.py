@@ -290,12 +290,12 @@ def verify(workspace: str, gc: bool) -> None:
 @click.argument("folder", type=click.Path(file_okay=False), default="gristmill-demo")
 def demo(folder: str) -> None:
     """A whole curation on text that this machine has anyway: no network, no GPU."""
-    from gristmill.pipelines.demo import QUESTIONS, run_demo
+    from gristmill.pipelines.demo import run_demo
 
     recipe, summary, answers = run_demo(folder, _reporter(quiet=False))
     _report(summary, recipe.workspace, quiet=False)
-    for question, answer in zip(QUESTIONS, answers, strict=True):
-        click.echo(f'\n$ gristmill sql {_shown(recipe.workspace)} "{question}"')
+    for question, answer in answers.items():
+        click.echo(f"\n$ gristmill sql {_shown(recipe.workspace)} {question}")
         _print_table("", answer.column_names, answer.to_pylist())
 
 

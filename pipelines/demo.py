@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.pipelines import files
-from gristmill.pipelines.catalog import open_catalog, run_query
+from gristmill.pipelines.catalog import named_query, open_catalog, run_query
 from gristmill.pipelines.curate import Summary
 from gristmill.pipelines.demo_labels import labelled_texts
 from gristmill.pipelines.load_recipe import load_recipe
@@ -62,6 +62,7 @@ models:                              # tiny, for a demo: minutes on two cores
     signals: [importance_per_ngram, readability, cleanliness, rps_doc_unigram_entropy, rps_doc_frac_no_alph_words]
     proxies: 8
     tokens: 30000
+  clusters: {num_clusters: 20}       # of the prior's hidden states; where do the target's documents fall?
 score:
   - rules
   - language
@@ -74,6 +75,9 @@ score:
   - readability
   - cleanliness
   - meta_rater
+  - embedding
+  - clusters
+  - facility_location: {budget: 300}
 duplicates: {threshold: 0.8, prefer: [documentation, docstrings]}
 select:
   - name: demo
@@ -89,6 +93,9 @@ select:
     where: {long_enough: rps_doc_word_count >= 50}
     deduplicate: {prefer: [documentation, docstrings], then: color_filter}
     top: {by: color_filter, keep: 1/8, of: tokens}
+  - name: representative             # a few documents that stand for all
+    deduplicate: {prefer: [documentation, docstrings]}
+    top: {by: facility_location_rank, keep: 300}
 export: {redact_pii: true}
 """
 QUESTIONS = (
@@ -109,7 +116,12 @@ QUESTIONS = (
 )
 
 
-def run_demo(folder: str, reporter: Reporter) -> tuple[Recipe, Summary, list[pa.Table]]:
+NAMED_QUERY = "representatives"
+SHOWN_ROWS = 8
+"""Of the named query's answer."""
+
+
+def run_demo(folder: str, reporter: Reporter) -> tuple[Recipe, Summary, dict[str, pa.Table]]:
     """Gather the texts, run the recipe, ask the questions.
 
     Args:
@@ -117,7 +129,7 @@ def run_demo(folder: str, reporter: Reporter) -> tuple[Recipe, Summary, list[pa.
         reporter: Where progress goes.
 
     Returns:
-        The recipe, what the run did, and the answers.
+        The recipe, what the run did, and the answers by what `gristmill sql` is asked.
     """
     root = Path(folder)
     for name, records in gather().items():
@@ -132,7 +144,9 @@ def run_demo(folder: str, reporter: Reporter) -> tuple[Recipe, Summary, list[pa.
     summary = prepare(recipe, beam_options([]), reporter).run(command="demo")
     connection = open_catalog(open_workspace(recipe.workspace))
     try:
-        return recipe, summary, [run_query(connection, question) for question in QUESTIONS]
+        answers = {f'"{question}"': run_query(connection, question) for question in QUESTIONS}
+        found = run_query(connection, named_query(connection, NAMED_QUERY, {}))
+        return recipe, summary, answers | {f"--query {NAMED_QUERY}": found.slice(0, SHOWN_ROWS)}
     finally:
         connection.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gristmill.pipelines import demo
 from gristmill.pipelines.feed import TokenFeed
 from gristmill.pipelines.load_recipe import load_recipe
 from gristmill.pipelines.recipe_select import Selection
@@ -19,6 +20,7 @@ from gristmill.pipelines.select_sql import compile_selection
 from gristmill.pipelines.train_models import models_of, wanted_models
 from gristmill.scorers.registry import make_scorer
 from gristmill.scorers.text import TextBatch
+from gristmill.sql import queries
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -76,6 +78,21 @@ def test_the_two_commands_are_make_targets() -> None:
     assert block.split("\n")[:-1] == ["make demo", "make test"]
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {"install", "demo", "test", "lint", "bench"} <= set(targets)
+
+
+def test_the_demo_does_what_the_readme_says(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(demo.RECIPE)
+    recipe = load_recipe(str(path))
+    models = recipe.models
+    num_models = len(["prior", "conditional"]) + len(models.ladder.rungs) + models.meta_rater.proxies
+    section = " ".join(README.split("\n## Start\n")[1].split("\n## ")[0].split())
+    assert f"trains {num_models} tiny language models, eight of them to weigh quality signals" in section
+    assert models.meta_rater.proxies == 8
+    assert f"finds {recipe.scorer_options()['facility_location']['budget']} documents that stand" in section
+    assert "the answers to six SQL questions and a named query" in section
+    assert len(demo.QUESTIONS) == 6
+    assert demo.NAMED_QUERY in queries()
 
 
 def test_the_tree_names_every_folder_and_no_other() -> None:
