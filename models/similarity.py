@@ -51,13 +51,14 @@ class Similarities:
     """Similarities between documents, from 0 to 1.
 
     Cosines below 0 count as 0, and a document of features 0 is similar to nothing, itself included. `rbf` is
-    exp(-squared distance / mean squared distance of these documents), 0 only where it is below 1e-7.
+    exp(-squared distance / bandwidth), 0 only where it is below 1e-7.
 
     Args:
         features: float32[n, d], finite.
         kind: `cosine` or `rbf`.
         device: Where to compute.
         max_bytes: Of similarities at any time, features not counted.
+        bandwidth: Of `rbf`; by default the mean squared distance of these documents.
         signed: Whether cosines below 0 stay what they are, which keeps their matrix positive semidefinite.
     """
 
@@ -68,12 +69,13 @@ class Similarities:
         device: str = "cpu",
         max_bytes: int = 2**30,
         *,
+        bandwidth: float | None = None,
         signed: bool = False,
     ) -> None:
         import torch
 
         self.kind, self.signed, self.max_bytes = kind, signed, max_bytes
-        grid, weights, offsets = _to_grid(features, kind)
+        grid, weights, offsets = _to_grid(features, kind, bandwidth)
         self.features = torch.from_numpy(grid).to(device)
         self.weights = torch.from_numpy(weights).to(device)
         self.offsets = torch.from_numpy(offsets).to(device)
@@ -203,7 +205,13 @@ class Similarities:
 
 
 def assign(
-    features: Features, chosen: Rows, *, kind: Kind = "cosine", device: str = "cpu", max_bytes: int = 2**30
+    features: Features,
+    chosen: Rows,
+    *,
+    kind: Kind = "cosine",
+    bandwidth: float | None = None,
+    device: str = "cpu",
+    max_bytes: int = 2**30,
 ) -> tuple[Rows, Features]:
     """The chosen document that represents each: the most similar one, the first in `chosen` among equals.
 
@@ -213,6 +221,7 @@ def assign(
         features: float32[n, d], finite.
         chosen: Rows, at least one, int64[k].
         kind: Of similarity.
+        bandwidth: Of `rbf`; see `Similarities`.
         device: Where to compute.
         max_bytes: Of similarities at any time.
 
@@ -227,7 +236,7 @@ def assign(
     check_features(features)
     if len(chosen) == 0:
         raise ValueError("found no chosen documents to represent the others; expected at least one")
-    similarities = Similarities(features, kind, device, max_bytes)
+    similarities = Similarities(features, kind, device, max_bytes, bandwidth=bandwidth)
     rows = torch.from_numpy(np.asarray(chosen, np.int64)).to(similarities.features.device)
     best = torch.full((len(features),), -1.0, device=rows.device)
     nearest = torch.zeros(len(features), dtype=torch.int64, device=rows.device)
@@ -245,7 +254,16 @@ def assign(
     return nearest.cpu().numpy(), scaled.cpu().numpy()
 
 
-def _to_grid(features: Features, kind: Kind) -> tuple[Features, Features, Features]:
+def mean_squared_distance(features: Features | npt.NDArray[np.float16]) -> float:
+    """Of all pairs of documents, those with themselves included: twice the variance.
+
+    Args:
+        features: Finite, [n, d], n at least 1.
+    """
+    return float(2 * features.var(axis=0, dtype=np.float64).sum())
+
+
+def _to_grid(features: Features, kind: Kind, bandwidth: float | None) -> tuple[Features, Features, Features]:
     """Features on the grid, float32[n, d], and what makes similarities of their products, both float32[n].
 
     A similarity (cosine), or the exponent of one (rbf), is the product times both documents' weights, added to (cosine)
@@ -267,8 +285,9 @@ def _to_grid(features: Features, kind: Kind) -> tuple[Features, Features, Featur
     if kind == "cosine":
         weights, offsets = lengths * (UNIT**0.5 / scale), offsets * UNIT
     else:
-        mean_squares = float(np.mean(lengths**2)) if num_rows else 0.0
-        spread = 2 * mean_squares or 1.0
+        if bandwidth is None:
+            bandwidth = 2 * float(np.mean(lengths**2)) if num_rows else 0.0
+        spread = bandwidth or 1.0
         weights, offsets = lengths * ((2 / spread) ** 0.5 / scale), lengths**2 / spread
     return grid, weights.astype(np.float32), offsets.astype(np.float32)
 

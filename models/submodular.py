@@ -60,6 +60,7 @@ class FacilityLocation:
     Args:
         features: float32[n, d], finite.
         similarity: From 0 to 1; see `Similarities`.
+        bandwidth: Of `rbf`; by default the mean squared distance of these documents.
 
     Raises:
         ValueError: If a feature is no finite number.
@@ -67,6 +68,7 @@ class FacilityLocation:
 
     features: Features
     similarity: Kind = "cosine"
+    bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         check_features(self.features)
@@ -78,7 +80,9 @@ class FacilityLocation:
         """Keeps one number a document, its similarity to the most similar one chosen, and the pairs that count."""
         rows = np.arange(len(self)) if candidates is None else np.sort(candidates)
         list_bytes = min(max_list_bytes(len(self), len(rows)), 3 * max_bytes // 4)
-        similarities = Similarities(self.features, self.similarity, device, max_bytes - list_bytes)
+        similarities = Similarities(
+            self.features, self.similarity, device, max_bytes - list_bytes, bandwidth=self.bandwidth
+        )
         similarities.keep()
         return FacilityLocationState(similarities, rows, list_bytes)
 
@@ -93,6 +97,7 @@ class GraphCut:
         features: float32[n, d], finite.
         lambda_: At least 0; INGENIOUS uses 0.4.
         similarity: From 0 to 1; see `Similarities`.
+        bandwidth: Of `rbf`; by default the mean squared distance of these documents.
 
     Raises:
         ValueError: If a feature is no finite number, or lambda is negative.
@@ -101,6 +106,7 @@ class GraphCut:
     features: Features
     lambda_: float = 0.4
     similarity: Kind = "cosine"
+    bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         check_features(self.features)
@@ -112,7 +118,10 @@ class GraphCut:
 
     def start(self, capacity: int, device: str, max_bytes: int, candidates: Rows | None = None) -> State:
         """Keeps two numbers a document: its similarity to all, and to those chosen."""
-        return _GraphCutState(Similarities(self.features, self.similarity, device, max_bytes), self.lambda_)
+        similarities = Similarities(
+            self.features, self.similarity, device, max_bytes, bandwidth=self.bandwidth
+        )
+        return _GraphCutState(similarities, self.lambda_)
 
 
 class _GraphCutState:
@@ -122,10 +131,10 @@ class _GraphCutState:
         self.to_chosen = 0.5 * similarities.own().cpu().numpy()
 
     def all_gains(self) -> Gains:
-        return self.gains(np.arange(len(self.similarities)))
+        return (self.to_all - 2 * self.lambda_ * self.to_chosen) / UNIT
 
     def gains(self, rows: Rows) -> Gains:
-        return (self.to_all[rows] - 2 * self.lambda_ * self.to_chosen[rows]) / UNIT
+        return self.all_gains()[rows]
 
     def add(self, row: int) -> None:
         self.to_chosen += self.similarities.row(row).cpu().numpy()
@@ -142,6 +151,7 @@ class LogDeterminant:
         features: float32[n, d], finite.
         lambda_: Above 0; INGENIOUS uses 1.
         similarity: Cosine or RBF; see `Similarities`.
+        bandwidth: Of `rbf`; by default the mean squared distance of these documents.
 
     Raises:
         ValueError: If a feature is no finite number, or lambda is not above 0.
@@ -150,6 +160,7 @@ class LogDeterminant:
     features: Features
     lambda_: float = 1.0
     similarity: Kind = "cosine"
+    bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         check_features(self.features)
@@ -160,28 +171,38 @@ class LogDeterminant:
         return len(self.features)
 
     def start(self, capacity: int, device: str, max_bytes: int, candidates: Rows | None = None) -> State:
-        """Keeps 8 bytes for every document and every chosen one, a Cholesky factor.
+        """Keeps 8 bytes for every candidate and every chosen one, a Cholesky factor.
 
         Raises:
             ValueError: If they do not fit into `max_bytes`.
         """
-        num_bytes = 8 * capacity * len(self)
+        rows = np.arange(len(self)) if candidates is None else candidates
+        num_bytes = 8 * capacity * len(rows)
         if num_bytes > max_bytes:
             raise ValueError(
-                f"choosing {capacity:,} of {len(self):,} documents by log-determinant holds {num_bytes:,} bytes; "
+                f"choosing {capacity:,} of {len(rows):,} documents by log-determinant holds {num_bytes:,} bytes; "
                 f"expected at most {max_bytes:,}: choose in partitions, or allow more"
             )
         similarities = Similarities(
-            self.features, self.similarity, device, max_bytes - num_bytes, signed=True
+            self.features[rows],
+            self.similarity,
+            device,
+            max_bytes - num_bytes,
+            bandwidth=self.bandwidth,
+            signed=True,
         )
-        return _LogDeterminantState(similarities, self.lambda_, capacity)
+        places = np.zeros(len(self), np.int64)
+        places[rows] = np.arange(len(rows))
+        return _LogDeterminantState(similarities, places, self.lambda_, capacity)
 
 
 class _LogDeterminantState:
-    """Incremental Cholesky factor of all documents against the chosen (fast greedy MAP, arXiv 1709.05135)."""
+    """Incremental Cholesky factor of all candidates against the chosen (fast greedy MAP, arXiv 1709.05135)."""
 
-    def __init__(self, similarities: Similarities, lambda_: float, capacity: int) -> None:
+    def __init__(self, similarities: Similarities, places: Rows, lambda_: float, capacity: int) -> None:
         import torch
+
+        self.places = places
 
         self.similarities, self.lambda_, self.num_chosen = similarities, lambda_, 0
         device = similarities.features.device
@@ -189,16 +210,17 @@ class _LogDeterminantState:
         self.squares = similarities.own() / UNIT + lambda_
 
     def all_gains(self) -> Gains:
-        return self.gains(np.arange(len(self.similarities)))
+        return np.round(np.log(self.squares.cpu().numpy()), 9)[self.places]
 
     def gains(self, rows: Rows) -> Gains:
-        return np.round(np.log(self.squares.cpu().numpy()[rows]), 9)
+        return self.all_gains()[rows]
 
     def add(self, row: int) -> None:
-        similar = self.similarities.row(row).double() / UNIT
-        similar[row] += self.lambda_
+        place = int(self.places[row])
+        similar = self.similarities.row(place).double() / UNIT
+        similar[place] += self.lambda_
         before = self.factors[: self.num_chosen]
-        factor = (similar - before.T @ before[:, row]) / self.squares[row].sqrt()
+        factor = (similar - before.T @ before[:, place]) / self.squares[place].sqrt()
         self.factors[self.num_chosen] = factor
         self.num_chosen += 1
         self.squares = (self.squares - factor.square()).clamp_min(self.lambda_)

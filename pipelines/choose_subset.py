@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from gristmill.models.candidates import Candidates
 from gristmill.models.devices import lease_device
 from gristmill.models.greedy import Ranking, choose
-from gristmill.models.similarity import assign
+from gristmill.models.similarity import assign, mean_squared_distance
 from gristmill.models.submodular import FacilityLocation as Coverage
 from gristmill.models.submodular import FeatureCoverage, GraphCut, LogDeterminant, SetFunction
 from gristmill.models.taylor_softmax import taylor_softmax
@@ -61,6 +61,8 @@ GROUP_PARTITIONS = 8
 """Partitions that are merged together at most."""
 OVERSAMPLE, MAX_CANDIDATES = 4.0, 0.5
 """Budgets' worth of documents that compete in a merge, but no larger a share of all documents than this."""
+BANDWIDTH_DOCUMENTS = 10_000
+"""Embeddings by which rbf's bandwidth is estimated, and those of the rest of a shard."""
 PARTITION_SEED = 1 << 37
 
 
@@ -74,6 +76,7 @@ class Subset:
         scorer: How, with versions and corpus.
         pieces: Partitions of each cluster, int64[c]; of the whole corpus where partitions are random, int64[1].
         share: The budget as a share of all documents or tokens, of which every partition has as much.
+        bandwidth: Of similarities by rbf, one for all partitions; None for cosines, or without embeddings.
     """
 
     workspace: Workspace
@@ -81,6 +84,7 @@ class Subset:
     scorer: FacilityLocation
     pieces: tuple[int, ...]
     share: float
+    bandwidth: float | None = None
 
     @property
     def groups(self) -> list[list[int]]:
@@ -112,7 +116,7 @@ class Subset:
             candidates: Rows that may be chosen; all by default.
             rank_all: Whether to go on beyond the budget, until all candidates are chosen.
         """
-        function = make_function(self.scorer, vectors)
+        function = make_function(self.scorer, vectors, self.bandwidth)
         if candidates is not None:
             function = Candidates(function, candidates)
             costs_of = costs[candidates]
@@ -204,7 +208,23 @@ def plan_subset(workspace: Workspace, shards: Sequence[Shard], scorer: FacilityL
         counts = (_read_column(workspace, shard, scorer, "num_tokens") for shard in shards)
         total = sum(int(count.sum()) for count in counts)
     pieces = plan_pieces(workspace, shards, scorer)
-    return Subset(workspace, tuple(shards), scorer, pieces, scorer.share_of(total))
+    bandwidth = estimate_bandwidth(workspace, shards, scorer) if scorer.similarity == "rbf" else None
+    return Subset(workspace, tuple(shards), scorer, pieces, scorer.share_of(total), bandwidth)
+
+
+def estimate_bandwidth(
+    workspace: Workspace, shards: Sequence[Shard], scorer: FacilityLocation
+) -> float | None:
+    """Mean squared distance of embeddings in a few shards, drawn by the seed; None if no document has one."""
+    names = np.random.default_rng(scorer.seed).permutation(sorted(shard.name for shard in shards))
+    sample: list[npt.NDArray[np.float16]] = []
+    for name in names.tolist():
+        columns = read_columns(workspace, name, {"embedding": scorer.versions["embedding"]})
+        vectors = read_vectors(columns["embedding"])[1]
+        sample += [vectors] if len(vectors) else []
+        if sum(map(len, sample)) >= BANDWIDTH_DOCUMENTS:
+            break
+    return mean_squared_distance(np.concatenate(sample)) if sample else None
 
 
 def plan_pieces(workspace: Workspace, shards: Sequence[Shard], scorer: FacilityLocation) -> tuple[int, ...]:
@@ -296,7 +316,13 @@ def merge_group(group: list[int], subset: Subset, num_documents: int) -> Iterato
         chosen = in_order[: prefix_length(costs[in_order], subset.share)]
     ranks = promoted(ranks, chosen, candidates)
     with lease_device() as device:
-        nearest, similarity = assign(vectors, chosen, kind=subset.scorer.similarity, device=str(device))
+        nearest, similarity = assign(
+            vectors,
+            chosen,
+            kind=subset.scorer.similarity,
+            bandwidth=subset.bandwidth,
+            device=str(device),
+        )
     columns = {
         "position": table["position"],
         "facility_location_gain": pa.array(gains),
@@ -369,20 +395,20 @@ def prefix_length(costs: Numbers, share: float) -> int:
     return min(int(np.searchsorted(reached, share * reached[-1] * (1 - 1e-12))) + 1, len(costs))
 
 
-def make_function(scorer: FacilityLocation, vectors: Vectors) -> SetFunction:
+def make_function(scorer: FacilityLocation, vectors: Vectors, bandwidth: float | None = None) -> SetFunction:
     """What a subset of documents is worth.
 
     Feature coverage counts what is not negative, so the positive and the negative part of each number count alone.
     """
     match scorer.function:
         case "graph_cut":
-            return GraphCut(vectors, similarity=scorer.similarity)
+            return GraphCut(vectors, similarity=scorer.similarity, bandwidth=bandwidth)
         case "log_determinant":
-            return LogDeterminant(vectors, similarity=scorer.similarity)
+            return LogDeterminant(vectors, similarity=scorer.similarity, bandwidth=bandwidth)
         case "feature_coverage":
             return FeatureCoverage(np.maximum(np.concatenate([vectors, -vectors], axis=1), 0))
         case _:
-            return Coverage(vectors, similarity=scorer.similarity)
+            return Coverage(vectors, similarity=scorer.similarity, bandwidth=bandwidth)
 
 
 def stretched(places: Rows, num_documents: int) -> Rows:

@@ -9,6 +9,8 @@ import pyarrow as pa
 from gristmill.scorers.base import Column, CorpusScorer
 
 SOURCE = "INGENIOUS, arXiv 2305.06677, section 3"
+MAX_FACTOR = 5000
+"""Documents of a partition by log-determinant: the factors of partitions, and of groups that merge, stay below 1 GB."""
 NOBODY = UUID(int=0)
 """Stands for the representative of a document without an embedding."""
 
@@ -36,7 +38,7 @@ class FacilityLocation(CorpusScorer):
     """
 
     name: ClassVar[str] = "facility_location"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     budget: int | float = 0.25
     of: Literal["documents", "tokens"] = "documents"
@@ -63,6 +65,11 @@ class FacilityLocation(CorpusScorer):
             raise ValueError(f"temperature {self.temperature:g}; expected a number above 0")
         if self.partition_documents < 2:
             raise ValueError(f"partition_documents {self.partition_documents}; expected at least 2")
+        if self.function == "log_determinant" and self.partition_documents > MAX_FACTOR:
+            raise ValueError(
+                f"partition_documents {self.partition_documents} with log_determinant, which holds 8 bytes a pair of "
+                f"documents; expected at most {MAX_FACTOR}"
+            )
 
     def share_of(self, total: float) -> float:
         """The budget as a share of so many documents or tokens."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.models.greedy import choose
-from gristmill.models.similarity import assign
+from gristmill.models.similarity import assign, mean_squared_distance
 from gristmill.models.submodular import FacilityLocation as Coverage
 from gristmill.models.taylor_softmax import taylor_softmax
 from gristmill.pipelines import choose_subset
@@ -167,6 +167,95 @@ def test_the_subset_is_the_head_of_the_ranks_and_represents_all(tmp_path, pool, 
     head = np.argsort(ranks(table), kind="stable")[: own.sum()]
     assert own[head].mean() >= (1.0 if (partition_documents, budget) == (250, 0.1) else 0.95)
     assert table["facility_location_probability"].to_numpy().sum() == pytest.approx(1)
+
+
+# Every function.
+
+FUNCTIONS = [
+    ("facility_location", "cosine"),
+    ("facility_location", "rbf"),
+    ("graph_cut", "cosine"),
+    ("graph_cut", "rbf"),
+    ("log_determinant", "cosine"),
+    ("log_determinant", "rbf"),
+    ("feature_coverage", "cosine"),
+]
+
+
+def worth_by(function, similarity, vectors, bandwidth):
+    """What a subset is worth by the function's definition, in float64: chosen rows -> a number."""
+    table = vectors.astype(np.float64)
+    if similarity == "rbf":
+        squares = ((table[:, None] - table[None]) ** 2).sum(axis=2)
+        similar = np.exp(-squares / bandwidth)
+    else:
+        unit = table / np.linalg.norm(table, axis=1, keepdims=True)
+        similar = unit @ unit.T
+    clipped = np.maximum(similar, 0)
+    return {
+        "facility_location": lambda rows: clipped[:, rows].max(axis=1).sum(),
+        "graph_cut": lambda rows: clipped[:, rows].sum() - 0.4 * clipped[np.ix_(rows, rows)].sum(),
+        "log_determinant": lambda rows: np.linalg.slogdet(similar[np.ix_(rows, rows)] + np.eye(len(rows)))[1],
+        "feature_coverage": lambda rows: sum(
+            np.sqrt(np.maximum(sign * table[rows], 0).sum(axis=0)).sum() for sign in (1, -1)
+        ),
+    }[function]
+
+
+@pytest.mark.parametrize(("function", "similarity"), FUNCTIONS)
+def test_of_candidates_each_step_takes_what_adds_most_to_all(tmp_path, function, similarity):
+    vectors, candidates = topics(60).astype(np.float32), np.arange(1, 60, 3)
+    scorer = make(function=function, similarity=similarity)
+    subset = Subset(Workspace(str(tmp_path)), (), scorer, (1,), 0.1, 40.0)
+    ranking = subset.choose(vectors, np.ones(60), candidates)
+    worth, chosen = worth_by(function, similarity, vectors, 40.0), candidates[ranking.order]
+    assert len(chosen) == 6
+    for step in range(6):
+        others = np.setdiff1d(candidates, chosen[:step])
+        best = max(worth(np.append(chosen[:step], other)) for other in others)
+        assert worth(chosen[: step + 1]) >= best - 1e-3 * abs(best)
+    assert ranking.gains.sum() == pytest.approx(worth(chosen), rel=2e-3)
+
+
+@pytest.mark.parametrize(("function", "similarity"), FUNCTIONS)
+def test_partitions_choose_nearly_as_well_as_one_by_every_function(tmp_path, pool, function, similarity):
+    vectors = pool[:320].astype(np.float32)
+    scorer = make(function=function, similarity=similarity, budget=0.1, partition_documents=80)
+    table = scored(*lay(tmp_path, pool[:320], [200, 120]), scorer)
+    bandwidth = mean_squared_distance(vectors)
+    worth = worth_by(function, similarity, vectors, bandwidth)
+    one = Subset(Workspace(str(tmp_path)), (), scorer, (1,), 0.1, bandwidth)
+    best = worth(one.choose(vectors, np.ones(320)).order)
+    assert worth(np.argsort(ranks(table), kind="stable")[:32]) >= 0.97 * best
+    random = worth(np.random.default_rng(0).choice(320, 32, replace=False))
+    assert random < 0.95 * best, "else the test could not fail"
+
+
+def test_one_bandwidth_serves_all_partitions_and_their_merge(tmp_path, pool):
+    vectors = pool[:300].astype(np.float64)
+    scorer = make(similarity="rbf", budget=0.1)
+    workspace, shards = lay(tmp_path, [*pool[:300], None], [100, 1, 200])
+    squares, bandwidth = ((vectors[:, None] - vectors[None]) ** 2).sum(axis=2), mean_squared_distance(vectors)
+    assert bandwidth == pytest.approx(squares.mean())
+    assert plan_subset(workspace, shards[::-1], scorer).bandwidth == pytest.approx(bandwidth, rel=1e-6)
+    rows = scored(workspace, shards, scorer).to_pylist()[:300]
+    nearest = [row["facility_location_representative"].int - 1 for row in rows]
+    found = [row["facility_location_similarity"] for row in rows]
+    np.testing.assert_allclose(found, np.exp(-squares[np.arange(300), nearest] / bandwidth), atol=5e-3)
+
+
+def test_a_few_shards_tell_the_bandwidth_of_many(tmp_path, pool, monkeypatch):
+    monkeypatch.setattr(choose_subset, "BANDWIDTH_DOCUMENTS", 250)
+    workspace, shards = lay(tmp_path / "some", pool, [100] * 10)
+    found = [
+        plan_subset(workspace, shards, make(similarity="rbf", seed=seed)).bandwidth for seed in (0, 0, 1)
+    ]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+    assert found == pytest.approx([mean_squared_distance(pool)] * 3, rel=0.2)
+    assert plan_subset(workspace, shards, make()).bandwidth is None, "cosines have none"
+    nothing = lay(tmp_path / "none", [None, None], [1, 1])
+    assert plan_subset(*nothing, make(similarity="rbf")).bandwidth is None
 
 
 def test_shards_and_their_order_change_nothing(tmp_path, pool):
@@ -343,6 +432,7 @@ def test_one_more_document_makes_other_scores():
         {"budget": float("nan")},
         {"temperature": 0},
         {"partition_documents": 1},
+        {"partition_documents": 5001, "function": "log_determinant"},
     ],
 )
 def test_impossible_options_are_refused(options):
