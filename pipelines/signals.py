@@ -41,7 +41,8 @@ def find_signals(workspace: Workspace, spec: MetaRaterModel) -> list[SignalColum
     stored: dict[str, tuple[str, str, dict[str, Any]]] = {}
     for scorer, fingerprint in current.items():
         manifest = workspace.read_json("scores", scorer, fingerprint, "manifest.json")
-        stored |= {column["name"]: (scorer, fingerprint, column) for column in manifest["columns"]}
+        if manifest is not None:
+            stored |= {column["name"]: (scorer, fingerprint, column) for column in manifest["columns"]}
     found = []
     for name, direction in spec.signals.items():
         if name not in stored:

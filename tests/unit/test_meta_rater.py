@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import apache_beam as beam
@@ -298,6 +300,15 @@ def test_a_killed_search_goes_on_in_groups_of_any_size(workspace, tmp_path, monk
 
 def read_proxies(workspace):
     return pq.read_table(f"{model_path(workspace, 'meta_rater')}/{PROXIES_FILE}").to_pydict()
+
+
+def test_scores_that_somebody_deleted_are_made_again(curated, workspace):
+    before = read_proxies(workspace)
+    shutil.rmtree(workspace.path("scores", "rules"))
+    curated[0].run()
+    assert read_proxies(workspace) == before
+    assert list(Path(workspace.path("scores", "rules")).rglob("*.parquet"))
+
 
 
 def recipe_of(folder, signals, score):
