@@ -310,7 +310,6 @@ def test_scores_that_somebody_deleted_are_made_again(curated, workspace):
     assert list(Path(workspace.path("scores", "rules")).rglob("*.parquet"))
 
 
-
 def recipe_of(folder, signals, score):
     write_lines(folder / "web.jsonl", "the mill")
     return make_recipe(
