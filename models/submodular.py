@@ -83,7 +83,8 @@ class FacilityLocation:
         similarities = Similarities(
             self.features, self.similarity, device, max_bytes - list_bytes, bandwidth=self.bandwidth
         )
-        similarities.keep()
+        if candidates is None:  # else it takes less to compute those of candidates a few times over
+            similarities.keep()
         return FacilityLocationState(similarities, rows, list_bytes)
 
 
