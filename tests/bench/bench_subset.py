@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import get_args
 
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from peers import peer_python
 
-from gristmill.models.greedy import choose
+from gristmill.models.greedy import Optimizer, choose
 from gristmill.models.similarity import Features, Rows
 from gristmill.models.submodular import FacilityLocation
 from gristmill.pipelines.allocator import keep_freed_memory
@@ -73,16 +74,17 @@ def compare(features: Features, budget: int, python: Path) -> None:
         )
 
 
-def measure_large(num_rows: int, width: int, budget: int) -> None:
+def measure_large(num_rows: int, width: int, budget: int, optimizer: Optimizer) -> None:
     """Print seconds, peak memory and the objective of many documents."""
     features = clustered(num_rows, width)
     started = time.process_time()
-    ranking = choose(FacilityLocation(features), budget)
+    ranking = choose(FacilityLocation(features), budget, optimizer=optimizer)
     seconds = time.process_time() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
-        f"{num_rows:,} documents of width {width}, budget {budget:,}, one core: {seconds:.0f} s, peak {peak:.2f} GB, "
-        f"objective {ranking.gains.sum() / num_rows:.6f}; all similarities at once would be {4e-9 * num_rows**2:.0f} GB"
+        f"{num_rows:,} documents of width {width}, budget {budget:,}, {optimizer}, one core: {seconds:.0f} s, "
+        f"peak {peak:.2f} GB, objective {ranking.gains.sum() / num_rows:.6f}; "
+        f"all similarities at once would be {4e-9 * num_rows**2:.0f} GB"
     )
 
 
@@ -95,6 +97,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=20_000)
     parser.add_argument("--large-width", type=int, default=64)
     parser.add_argument("--large-budget", type=int, default=1000)
+    parser.add_argument("--large-optimizer", choices=get_args(Optimizer), default="lazy")
     parser.add_argument("--peer-python", type=Path)
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -109,9 +112,12 @@ def main() -> None:
             options = ["--documents", "0", "--large", str(arguments.large)]
             options += ["--large-width", str(arguments.large_width)]
             options += ["--large-budget", str(arguments.large_budget)]
+            options += ["--large-optimizer", arguments.large_optimizer]
             subprocess.run([sys.executable, __file__, *options], check=True)
     elif arguments.large:
-        measure_large(arguments.large, arguments.large_width, arguments.large_budget)
+        measure_large(
+            arguments.large, arguments.large_width, arguments.large_budget, arguments.large_optimizer
+        )
 
 
 if __name__ == "__main__":
