@@ -39,7 +39,7 @@ class FacilityLocationState:
 
     def all_gains(self) -> Gains | None:
         """Gains of all candidates, float64[n]; None once pairs are listed, or where it was not asked from the start."""
-        if self.known is None and not self.covered.any():
+        if self.pairs is None and self.known is None and not self.covered.any():
             self._know_first_gains()
         if self.known is None:
             return None

@@ -83,18 +83,20 @@ def assert_same(one, other):
 @settings(deadline=None, max_examples=25)
 @given(table=tables(), data=st.data())
 def test_lazy_finds_the_order_and_the_gains_of_naive(make, table, data):
-    num_rows = len(table)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    candidates = rng.permutation(len(table))[: data.draw(st.integers(1, len(table)))]
+    function = data.draw(st.sampled_from([make(table), Candidates(make(table), candidates)]))
+    num_rows = len(function)
     options = {
         "budget": data.draw(st.integers(0, num_rows + 1)),
         "keys": rng.permutation(num_rows),
         "costs": data.draw(st.sampled_from([None, rng.integers(1, 4, num_rows).astype(np.float64)])),
         "rank_all": data.draw(st.booleans()),
     }
-    naive = choose(make(table), optimizer="naive", **options)
+    naive = choose(function, optimizer="naive", **options)
     max_bytes = data.draw(st.sampled_from([2**30, 20_000]))
     with patch.object(uncovered, "MAX_SHARE", 1):
-        assert_same(choose(make(table), max_bytes=max_bytes, **options), naive)
+        assert_same(choose(function, max_bytes=max_bytes, **options), naive)
     assert len(set(naive.order)) == len(naive.order)
 
 
