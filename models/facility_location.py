@@ -69,18 +69,16 @@ class FacilityLocationState:
     def _look(self, rows: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        gains = torch.cat([self._gains(part) for part in self.similarities.row_blocks(rows)])
+        sums = torch.zeros(len(rows), dtype=torch.float64, device=self.device)
+        start = 0
+        for part in self.similarities.row_blocks(rows):
+            for columns in self.similarities.columns(len(part)):
+                block = self.similarities.block(part, columns)
+                torch.maximum(block, self.covered[columns], out=block)
+                sums[start : start + len(part)] += block.double().sum(dim=1)
+            start += len(part)
         self.num_compared += len(rows) * len(self.similarities)
-        return gains
-
-    def _gains(self, rows: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        covered = torch.zeros(len(rows), dtype=torch.float64, device=self.device)
-        for columns in self.similarities.columns(len(rows)):
-            block = self.similarities.block(rows, columns)
-            covered += torch.maximum(block, self.covered[columns], out=block).double().sum(dim=1)
-        return covered - self.covered.double().sum()
+        return sums - self.covered.double().sum()
 
     def _know_first_gains(self) -> None:
         import torch

@@ -169,10 +169,11 @@ class Similarities:
         """Sum of each document's similarities to all, float64[n], in `UNIT`."""
         import torch
 
-        if self.kept is not None:
-            parts = self.kept.split(max(self.num_block // len(self), 1))
-            return torch.cat([part.double().sum(dim=1) for part in parts])
         sums = torch.zeros(len(self), dtype=torch.float64, device=self.features.device)
+        if self.kept is not None:
+            for part in self.row_blocks(torch.arange(len(self), device=sums.device)):
+                sums[part] = self.kept[int(part[0]) : int(part[-1]) + 1].double().sum(dim=1)
+            return sums
         for rows, columns, block in self._half():
             sums[rows] += block.double().sum(dim=1)
             if rows != columns:
