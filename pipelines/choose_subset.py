@@ -29,7 +29,7 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from gristmill.models.candidates import Candidates
 from gristmill.models.devices import lease_device
@@ -40,7 +40,7 @@ from gristmill.models.submodular import FeatureCoverage, GraphCut, LogDeterminan
 from gristmill.models.taylor_softmax import taylor_softmax
 from gristmill.pipelines import files
 from gristmill.pipelines.arrow_beam import blocks_by_key, keyed_blocks
-from gristmill.pipelines.derived_scores import read_columns, read_scores
+from gristmill.pipelines.derived_scores import read_scores
 from gristmill.pipelines.ledger import LedgerRow, read_footer, record_task, write_side_file
 from gristmill.pipelines.score_documents import Shard, is_scored, stage_of
 from gristmill.pipelines.workspace import Workspace
@@ -203,13 +203,18 @@ def _is_scored(workspace: Workspace, scorer: FacilityLocation, shard: Shard) -> 
 
 def plan_subset(workspace: Workspace, shards: Sequence[Shard], scorer: FacilityLocation) -> Subset:
     """What is chosen from what; documents without an embedding are counted until partitions are in order."""
-    total = sum(shard.num_rows for shard in shards)
-    if scorer.of == "tokens":
-        counts = (_read_column(workspace, shard, scorer, "num_tokens") for shard in shards)
-        total = sum(int(count.sum()) for count in counts)
     pieces = plan_pieces(workspace, shards, scorer)
+    share = scorer.share_of(partial(_count, workspace, shards, scorer))
     bandwidth = estimate_bandwidth(workspace, shards, scorer) if scorer.similarity == "rbf" else None
-    return Subset(workspace, tuple(shards), scorer, pieces, scorer.share_of(total), bandwidth)
+    return Subset(workspace, tuple(shards), scorer, pieces, share, bandwidth)
+
+
+def _count(workspace: Workspace, shards: Sequence[Shard], scorer: FacilityLocation) -> int:
+    """All documents or tokens."""
+    if scorer.of == "documents":
+        return sum(shard.num_rows for shard in shards)
+    columns = (_read_column(workspace, shard.name, scorer, "num_tokens") for shard in shards)
+    return sum(pc.sum(column).as_py() or 0 for column in columns)
 
 
 def estimate_bandwidth(
@@ -219,8 +224,7 @@ def estimate_bandwidth(
     names = np.random.default_rng(scorer.seed).permutation(sorted(shard.name for shard in shards))
     sample: list[npt.NDArray[np.float16]] = []
     for name in names.tolist():
-        columns = read_columns(workspace, name, {"embedding": scorer.versions["embedding"]})
-        vectors = read_vectors(columns["embedding"])[1]
+        vectors = read_vectors(_read_column(workspace, name, scorer, "embedding"))[1]
         sample += [vectors] if len(vectors) else []
         if sum(map(len, sample)) >= BANDWIDTH_DOCUMENTS:
             break
@@ -233,7 +237,7 @@ def plan_pieces(workspace: Workspace, shards: Sequence[Shard], scorer: FacilityL
     if scorer.partitions == "clusters":
         sizes = np.zeros(0, np.int64)
         for shard in shards:
-            clusters = _read_column(workspace, shard, scorer, "cluster")
+            clusters = _read_column(workspace, shard.name, scorer, "cluster").to_numpy()
             counts = np.bincount(clusters[clusters >= 0], minlength=len(sizes))
             counts[: len(sizes)] += sizes
             sizes = counts
@@ -251,15 +255,16 @@ def read_orders(subset: Subset) -> tuple[Subset, list[list[int]], int]:
     footers = files.in_parallel(read_footer, [subset.path(number) for number in partitions])
     sizes = [0 if footer is None else footer["num_in"] for footer in footers]
     total = sum(footer["cost"] for footer in footers if footer is not None)
-    exact = replace(subset, share=subset.scorer.share_of(total))
+    exact = replace(subset, share=subset.scorer.share_of(lambda: total))
     groups = [[number for number in group if sizes[number]] for group in exact.groups]
     return exact, [group for group in groups if group], sum(sizes)
 
 
-def _read_column(workspace: Workspace, shard: Shard, scorer: FacilityLocation, name: str) -> Rows:
-    """An input of a shard's documents, whole numbers."""
-    table = read_columns(workspace, shard.name, {name: scorer.versions[name]})
-    return table[name].combine_chunks().to_numpy().astype(np.int64)
+def _read_column(workspace: Workspace, shard: str, scorer: FacilityLocation, name: str) -> pa.ChunkedArray:
+    """One input of a shard's documents, without their doc_ids."""
+    maker, _, fingerprint = scorer.versions[name].partition("/")
+    with files.open_read(workspace.scores(maker, fingerprint, shard)) as file:
+        return files.read_table(file, columns=[name])[name]
 
 
 def partition_shard(number: int, subset: Subset) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -378,7 +383,7 @@ def write_shard(element: Blocks, subset: Subset, num_documents: int) -> int:
     ]
     table = pa.concat_tables([table, pa.table(nothing, schema=schema)]).sort_by("position")
     with files.open_read(subset.workspace.documents(shard.name)) as file:
-        doc_ids = pq.read_table(file, columns=["doc_id"])["doc_id"]
+        doc_ids = files.read_table(file, columns=["doc_id"])["doc_id"]
     table = table.set_column(0, DOC_ID, doc_ids).combine_chunks()
     footer = {"stage": stage_of(scorer), "num_in": shard.num_rows, "content": shard.content}
     write_side_file(subset.workspace.scores(scorer.name, scorer.fingerprint(), shard.name), table, footer)
@@ -423,7 +428,7 @@ def _by_doc_id(table: pa.Table) -> pa.Table:
 
 def _read(path: str) -> pa.Table:
     with files.open_read(path) as file:
-        return pq.read_table(file).combine_chunks()
+        return files.read_table(file).combine_chunks()
 
 
 def _vector_column(vectors: npt.NDArray[np.float16]) -> pa.Array:

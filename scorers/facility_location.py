@@ -1,5 +1,6 @@
 """Representative subsets by submodular functions (INGENIOUS): how much each document adds to those chosen before it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 from uuid import UUID
@@ -71,9 +72,9 @@ class FacilityLocation(CorpusScorer):
                 f"documents; expected at most {MAX_FACTOR}"
             )
 
-    def share_of(self, total: float) -> float:
-        """The budget as a share of so many documents or tokens."""
-        return min(self.budget / max(total, 1), 1.0) if isinstance(self.budget, int) else self.budget
+    def share_of(self, count: Callable[[], float]) -> float:
+        """The budget as a share of all documents or tokens, which are counted only where it is a number of them."""
+        return min(self.budget / max(count(), 1), 1.0) if isinstance(self.budget, int) else self.budget
 
     @property
     def columns(self) -> tuple[Column, ...]:

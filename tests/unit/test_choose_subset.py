@@ -410,7 +410,11 @@ def test_a_batch_alone_is_not_scored():
 
 def test_a_recipe_says_a_share_or_a_whole_number():
     share, number = (make_scorer("facility_location", {"budget": value}) for value in (0.25, 500))
-    assert (share.share_of(1000), number.share_of(1000), number.share_of(200)) == (0.25, 0.5, 1.0)
+    assert (share.share_of(lambda: 1000), number.share_of(lambda: 1000), number.share_of(lambda: 200)) == (
+        0.25,
+        0.5,
+        1.0,
+    )
     for value in ("many", True):
         with pytest.raises(
             ScorerError, match=f"facility_location.budget: found {value!r}, allowed is int | float"
