@@ -26,7 +26,7 @@ from gristmill.pipelines.model_files import LOG_FILE
 from gristmill.pipelines.recipe_models import Pretraining, Size
 from gristmill.pipelines.sample_texts import join_texts
 from gristmill.pipelines.training import Training
-from gristmill.scorers.base import RecipeError
+from gristmill.scorers.base import RecipeError, loading
 from gristmill.scorers.schema import TRAINING
 
 Loaded = TypeVar("Loaded")
@@ -194,11 +194,5 @@ def usable(place: str, load: Callable[[], Loaded]) -> Loaded:
     Raises:
         RecipeError: In one line, if it cannot be used.
     """
-    try:
+    with loading(place, "a language model", RecipeError):
         return load()
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{place}: {error}") from error
-    except ImportError as error:
-        raise RecipeError(
-            f"{place}: a language model needs torch and transformers ({error}); install gristmill[models]"
-        ) from error

@@ -14,7 +14,8 @@ Errors a user can cause or cure, each one sentence that says what was found, wha
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
@@ -50,6 +51,28 @@ class WorkspaceError(GristmillError):
 
 class QueryError(GristmillError):
     """An SQL question that cannot be answered."""
+
+
+@contextmanager
+def loading(place: str, kind: str, error_type: type[GristmillError] = ScorerError) -> Iterator[None]:
+    """Say in one line why a model cannot be used.
+
+    Args:
+        place: Where a recipe names it.
+        kind: What it is, with its article.
+        error_type: What is raised.
+
+    Raises:
+        GristmillError: Of this type, if its files are not there or do not fit, or what runs it is not installed.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise error_type(f"{place}: {error}") from error
+    except ImportError as error:
+        raise error_type(
+            f"{place}: {kind} needs torch and transformers ({error}); install gristmill[models]"
+        ) from error
 
 
 ModelPath = Annotated[str, "a path, relative to the recipe"]

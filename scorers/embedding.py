@@ -4,6 +4,7 @@ Those of a language model's last layer come from the pass that scores losses, an
 Those of another layer, and of encoders, come from a pass of their own.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from gristmill.models import text_encoder
 from gristmill.models.text_encoder import Encoding, TextEncoder
-from gristmill.scorers.base import Column, ScorerError
+from gristmill.scorers.base import Column, ScorerError, loading
 from gristmill.scorers.language_models import LanguageModelScorer
 from gristmill.scorers.text import TextBatch
 
@@ -87,10 +88,8 @@ class Embedding(LanguageModelScorer):
     @cached_property
     def _has_losses(self) -> bool:
         """Whether the states are those of a pass that scores losses."""
-        try:
+        with self._loading():
             return self.layer is None and text_encoder.is_language_model(self.model)
-        except (OSError, ValueError) as error:
-            raise ScorerError(f"{self.name}.model: {error}") from error
 
     @property
     def _encoding(self) -> Encoding:
@@ -103,22 +102,17 @@ class Embedding(LanguageModelScorer):
                 f"{self.name}.stride: found {self.stride}; windows overlap only where losses are scored in the same "
                 "pass, of the last layer of a language model; leave it out"
             )
-        try:
+        with self._loading():
             text_encoder.plan_encoding(self.model, self._encoding)
             return text_encoder.digest(self.model)
-        except (OSError, ValueError) as error:
-            raise ScorerError(f"{self.name}.model: {error}") from error
 
     @cached_property
     def _encoder(self) -> TextEncoder:
-        try:
+        with self._loading():
             return text_encoder.shared_encoder(self.model, self._encoder_digest, self._encoding)
-        except (OSError, ValueError) as error:
-            raise ScorerError(f"{self.name}.model: {error}") from error
-        except ImportError as error:
-            raise ScorerError(
-                f"{self.name}.model: an encoder needs torch and transformers ({error}); install gristmill[models]"
-            ) from error
+
+    def _loading(self) -> AbstractContextManager[None]:
+        return loading(f"{self.name}.model", "an encoder")
 
 
 def read_vectors(

@@ -9,10 +9,9 @@ from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from gristmill.models import language_model
-from gristmill.models.hugging_face import ModelError
 from gristmill.models.language_model import LanguageModel, TextLosses
 from gristmill.models.tokenizer import TokenizedTexts, Tokenizer
-from gristmill.scorers.base import ModelPath, Scorer, ScorerError
+from gristmill.scorers.base import ModelPath, Scorer, ScorerError, loading
 from gristmill.scorers.text import TextBatch
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -100,12 +99,10 @@ def plan_forward(place: str, path: str, window: int | None, stride: int | None, 
     Raises:
         ScorerError: In one line.
     """
-    try:
+    with loading(place, "a language model"):
         context = language_model.context_of(path)
         digest = language_model.digest(path)
         tokenizer = TokenizerFile(Tokenizer.digest(path), path)
-    except (OSError, ValueError) as error:
-        raise ScorerError(f"{place}: {error}") from error
     window = context if window is None else window
     if not 1 <= window <= context:
         raise ScorerError(
@@ -123,14 +120,8 @@ def load_model(place: str, forward: Forward) -> LanguageModel:
     Raises:
         ScorerError: If it cannot be loaded.
     """
-    try:
+    with loading(place, "a language model"):
         return language_model.shared_model(forward.path, forward.digest, forward.dtype)
-    except ModelError as error:
-        raise ScorerError(f"{place}: {error}") from error
-    except ImportError as error:
-        raise ScorerError(
-            f"{place}: a language model needs torch and transformers ({error}); install gristmill[models]"
-        ) from error
 
 
 def text_losses(batch: TextBatch, forward: Forward) -> TextLosses:

@@ -1,5 +1,6 @@
 """What the scorers that ask a rater have in common: one model, its options, and the columns made of its ratings."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from gristmill.models.load_rater import describe, digest, is_trained_here, shared_rater
 from gristmill.models.rater import Dtype, Head, LongTexts, Outputs, Rater, Ratings, Reading
-from gristmill.scorers.base import Column, ModelPath, Scorer, ScorerError
+from gristmill.scorers.base import Column, ModelPath, Scorer, ScorerError, loading
 from gristmill.scorers.text import TextBatch
 
 WINDOWS = "the mean of all windows' logits; the published code reads only the first, which is `long_texts: truncate`"
@@ -116,10 +117,8 @@ class ModelRatings(Scorer):
 
     @cached_property
     def _outputs(self) -> Outputs:
-        try:
+        with self._loading():
             outputs = describe(self.model, self._reading)
-        except (OSError, ValueError) as error:
-            raise ScorerError(f"{self.name}.model: {error}") from error
         if len(outputs.names) != len(self.values):
             raise ScorerError(
                 f"{self.name}.model: found {len(outputs.names)} values ({', '.join(outputs.names)}) in {self.model}; "
@@ -139,14 +138,11 @@ class ModelRatings(Scorer):
 
     @cached_property
     def _rater(self) -> Rater:
-        try:
+        with self._loading():
             return shared_rater(self.model, self.model_digests()["model"], self._reading)
-        except (OSError, ValueError) as error:
-            raise ScorerError(f"{self.name}.model: {error}") from error
-        except ImportError as error:
-            raise ScorerError(
-                f"{self.name}.model: a rater needs torch and transformers ({error}); install gristmill[models]"
-            ) from error
+
+    def _loading(self) -> AbstractContextManager[None]:
+        return loading(f"{self.name}.model", "a rater")
 
 
 @dataclass(frozen=True, kw_only=True)
