@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.models.devices import batch_threads
-from gristmill.models.hugging_face import CONFIG, ModelError, text_config
+from gristmill.models.hugging_face import CONFIG, ModelError, on_device, text_config
+from gristmill.models.likelihood import TOKEN_BUDGET
 from gristmill.models.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG
 from gristmill.models.windows import Windows, plan_batches
 
@@ -57,24 +58,22 @@ class Template:
 
 
 def window_outputs(
+    model: Any,
     forward: "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]",
-    device: "torch.device",
     tokens: npt.NDArray[np.uint32],
     windows: Windows,
     template: Template,
     num_outputs: int,
-    token_budget: int,
 ) -> npt.NDArray[np.float32]:
-    """What a model gives every window.
+    """What a model gives every window, on the device that this process may use.
 
     Args:
-        forward: Tokens, int64[b, l], and 1 where they are no padding, int64[b, l] -> [b, k].
-        device: Where the model is.
+        model: A model class of transformers.
+        forward: Asks it: tokens, int64[b, l], and 1 where they are no padding, int64[b, l] -> [b, k].
         tokens: Tokens of all documents, end to end, uint32[t].
         windows: w windows over them.
         template: How a window becomes a row of tokens.
         num_outputs: k.
-        token_budget: Tokens of a batch, padding included.
 
     Returns:
         float32[w, k].
@@ -89,8 +88,8 @@ def window_outputs(
             return forward(inputs, mask).float()
 
     outputs = np.empty((len(windows), num_outputs), np.float32)
-    batches = list(plan_batches(windows.lengths + template.num_special, token_budget))
-    with batch_threads(device) as threads:
+    with on_device(model) as device, batch_threads(device) as threads:
+        batches = list(plan_batches(windows.lengths + template.num_special, TOKEN_BUDGET[device.type]))
         # A GPU is not waited for before all batches are on their way.
         for batch, found in zip(batches, list(threads.map(read, batches)), strict=True):
             outputs[batch] = found.cpu().numpy()

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gristmill.models.hugging_face import CONFIG, check_files, digest_of, load_model, on_device
-from gristmill.models.likelihood import TOKEN_BUDGET
+from gristmill.models.hugging_face import CONFIG, check_files, digest_of, load_model
 from gristmill.models.logits import Meaning, meaning_of
 from gristmill.models.padded_windows import Template, mean_of_windows, padding_of, window_of, window_outputs
 from gristmill.models.rater import Outputs, RaterError, Ratings, Reading
@@ -100,16 +99,10 @@ class SequenceClassifier:
         windows = split_windows(tokenized.offsets, self._plan.window, self._plan.window)
         if self._truncate:
             windows = windows.where(np.diff(windows.documents, prepend=-1) > 0)
-        with on_device(self._model) as device:
-            logits = window_outputs(
-                self._logits,
-                device,
-                tokenized.tokens,
-                windows,
-                self._plan.template,
-                self._plan.meaning.num_logits,
-                TOKEN_BUDGET[device.type],
-            )
+        num_logits = self._plan.meaning.num_logits
+        logits = window_outputs(
+            self._model, self._logits, tokenized.tokens, windows, self._plan.template, num_logits
+        )
         if not np.isfinite(logits).all():
             raise RaterError(
                 f"{self._path}: the model gives NaN or infinite logits; try `dtype: float32`, or another model"

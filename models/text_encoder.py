@@ -21,10 +21,8 @@ from gristmill.models.hugging_face import (
     check_files,
     digest_of,
     load_model,
-    on_device,
     text_config,
 )
-from gristmill.models.likelihood import TOKEN_BUDGET
 from gristmill.models.padded_windows import Template, mean_of_windows, padding_of, window_of, window_outputs
 from gristmill.models.tokenizer import CONFIG_FILE as TOKENIZER_CONFIG
 from gristmill.models.tokenizer import Tokenizer
@@ -109,16 +107,10 @@ class TextEncoder:
         """
         tokenized = self._tokenizer.encode(texts)
         windows = split_windows(tokenized.offsets, self._plan.window, self._plan.window)
-        with on_device(self._model) as device:
-            vectors = window_outputs(
-                self._pooled,
-                device,
-                tokenized.tokens,
-                windows,
-                self._plan.template,
-                self._model.config.get_text_config().hidden_size,
-                TOKEN_BUDGET[device.type],
-            )
+        width = self._model.config.get_text_config().hidden_size
+        vectors = window_outputs(
+            self._model, self._pooled, tokenized.tokens, windows, self._plan.template, width
+        )
         documents, means = mean_of_windows(vectors, windows)
         return documents, means.astype(np.float32)
 

@@ -14,7 +14,7 @@ from tiny_raters import END, FAMILIES, PADDING, PROSE, START, make_rater
 from tokenizers import Tokenizer
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from gristmill.models import sequence_classifier
+from gristmill.models import padded_windows
 from gristmill.models.hugging_face import ModelError
 from gristmill.models.load_rater import describe, digest, load_rater
 from gristmill.models.padded_windows import Template, mean_of_windows, pad_windows
@@ -80,7 +80,7 @@ def test_neither_batches_nor_their_budget_change_a_rating(bert, texts, budget):
     rater = load_rater(str(bert), VALUES)
     alone = [rater.rate(strings([text])).values for text in texts]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequence_classifier, "TOKEN_BUDGET", {"cpu": budget})
+        patch.setattr(padded_windows, "TOKEN_BUDGET", {"cpu": budget})
         together = rater.rate(strings(texts)).values
     np.testing.assert_allclose(together, np.concatenate([np.empty((0, 3)), *alone]), atol=2e-5)
 

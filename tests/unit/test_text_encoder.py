@@ -14,7 +14,7 @@ from tiny_raters import FAMILIES, PROSE, make_rater
 from tokenizers import Tokenizer
 from transformers import AutoModel, AutoModelForMaskedLM
 
-from gristmill.models import text_encoder
+from gristmill.models import padded_windows
 from gristmill.models.hugging_face import ModelError
 from gristmill.models.text_encoder import Encoding, TextEncoder, digest, is_language_model, plan_encoding
 from gristmill.scorers.base import ScorerError
@@ -82,7 +82,7 @@ def test_neither_batches_nor_their_budget_change_a_vector(bert, texts, budget):
     encoder = TextEncoder.load(str(bert), Encoding())
     alone = [encoder.embed(strings([text]))[1] for text in texts]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_encoder, "TOKEN_BUDGET", {"cpu": budget})
+        patch.setattr(padded_windows, "TOKEN_BUDGET", {"cpu": budget})
         rows, together = encoder.embed(strings(texts))
     assert rows.tolist() == [row for row, vectors in enumerate(alone) if len(vectors)]
     np.testing.assert_allclose(together, np.concatenate([np.empty((0, 32)), *alone]), atol=2e-5)
