@@ -129,17 +129,21 @@ class Similarities:
 
     def columns(self, num_rows: int) -> Iterator[slice]:
         """All documents, cut into ranges such that a block of so many rows and a range is small enough."""
-        step = max(self.num_block // max(num_rows, 1), 1)
+        step = self._beside(num_rows)
         for start in range(0, len(self), step):
             yield slice(start, min(start + step, len(self)))
 
     def some_columns(self, num_rows: int, columns: "torch.Tensor") -> Iterator["torch.Tensor"]:
         """Documents, cut into parts such that a block of so many rows and a part is small enough."""
-        return iter(columns.split(max(self.num_block // max(num_rows, 1), 1)))
+        return iter(columns.split(self._beside(num_rows)))
 
     def row_blocks(self, rows: "torch.Tensor") -> Iterator["torch.Tensor"]:
         """Documents in parts: such that a square block of them is small enough, or whole rows of what is kept."""
-        return iter(rows.split(self.side if self.kept is None else max(self.num_block // len(self), 1)))
+        return iter(rows.split(self.side if self.kept is None else self._beside(len(self))))
+
+    def _beside(self, num_others: int) -> int:
+        """Documents whose similarities to so many others make a block."""
+        return max(self.num_block // max(num_others, 1), 1)
 
     @property
     def side(self) -> int:

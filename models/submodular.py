@@ -204,7 +204,6 @@ class _LogDeterminantState:
         import torch
 
         self.places = places
-
         self.similarities, self.lambda_, self.num_chosen = similarities, lambda_, 0
         device = similarities.features.device
         self.factors = torch.empty(capacity, len(similarities), dtype=torch.float64, device=device)
