@@ -15,6 +15,7 @@ import yaml
 from gristmill.pipelines import demo
 from gristmill.pipelines.feed import TokenFeed
 from gristmill.pipelines.load_recipe import load_recipe
+from gristmill.pipelines.recipe import Recipe
 from gristmill.pipelines.recipe_select import Selection
 from gristmill.pipelines.select_sql import compile_selection
 from gristmill.pipelines.train_models import models_of, wanted_models
@@ -119,11 +120,16 @@ def test_the_scorer_of_the_readme_scores() -> None:
     assert scores.to_pydict() == {"num_exclamations": [0, 2]}
 
 
+def sound_recipe(content: str, folder: Path) -> Recipe:
+    """A section's part of a recipe, with a workspace and a corpus."""
+    path = folder / "recipe.yaml"
+    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
+    return load_recipe(str(path))
+
+
 def test_the_ladder_of_the_paper_is_a_sound_recipe(tmp_path: Path) -> None:
     (content,) = [content for language, content in blocks("Choosing what predicts") if language == "yaml"]
-    path = tmp_path / "recipe.yaml"
-    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
-    recipe = load_recipe(str(path))
+    recipe = sound_recipe(content, tmp_path)
     averages = [rung.average for rung in recipe.models.ladder.rungs]
     assert averages == [75.38, 76.30, 77.27, 79.46, 80.47, 81.19]
     assert models_of(recipe, wanted_models(recipe)) == ["ladder", "predictive_strength"]
@@ -134,9 +140,7 @@ def test_the_ladder_of_the_paper_is_a_sound_recipe(tmp_path: Path) -> None:
 
 def test_representatives_and_their_draws_are_a_sound_recipe(tmp_path: Path) -> None:
     (content,) = [content for language, content in blocks("Choosing representatives") if language == "yaml"]
-    path = tmp_path / "recipe.yaml"
-    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
-    recipe = load_recipe(str(path))
+    recipe = sound_recipe(content, tmp_path)
     assert models_of(recipe, wanted_models(recipe)) == ["tokenizer", "prior", "clusters"]
     options = {"embedding": {"model": "prior"}, "clusters": {"model": "clusters"}}
     scorers = [
@@ -152,13 +156,16 @@ def test_representatives_and_their_draws_are_a_sound_recipe(tmp_path: Path) -> N
     folders, options = space["feed"]
     assert [Path(folder).parent.name for folder in folders] == names[1:5]
     assert options.keys() <= signature(TokenFeed).parameters.keys()
+    section = README.split("\n## Choosing representatives\n")[1].split("\n## ")[0]
+    (rule,) = re.findall(r"`(top: {by: \"[^`]*})`", section)
+    selection = Selection.model_validate({"name": "both", **yaml.safe_load(rule)})
+    rater = make_scorer("educational_value", {"model": "rater"})
+    compile_selection(recipe, selection, [*scorers, rater], "select")
 
 
 def test_the_raters_of_the_readme_are_trained(tmp_path: Path) -> None:
     _, content = [content for language, content in blocks("Rating quality") if language == "yaml"]
-    path = tmp_path / "recipe.yaml"
-    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
-    recipe = load_recipe(str(path))
+    recipe = sound_recipe(content, tmp_path)
     assert models_of(recipe, wanted_models(recipe)) == ["readability", "reasoning", "cleanliness", "toxicity"]
 
 
@@ -180,9 +187,7 @@ def test_the_raters_of_the_readme_are_scorers_with_such_options() -> None:
 
 def test_the_weighing_of_signals_is_a_sound_recipe_and_filters_have_inverses(tmp_path: Path) -> None:
     (content,) = [content for language, content in blocks("Weighing quality signals") if language == "yaml"]
-    path = tmp_path / "recipe.yaml"
-    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
-    recipe = load_recipe(str(path))
+    recipe = sound_recipe(content, tmp_path)
     assert models_of(recipe, ["meta_rater"]) == ["tokenizer", "meta_rater"]
     assert recipe.models.meta_rater.signals["rps_doc_word_count"] == "highest"
     scorers = [make_scorer("meta_rater", {"model": "weights"}), make_scorer("toxicity", {"model": "rater"})]
@@ -192,21 +197,3 @@ def test_the_weighing_of_signals_is_a_sound_recipe_and_filters_have_inverses(tmp
     for rule in rules:
         selection = Selection.model_validate({"name": "filtered", **rule})
         compile_selection(recipe, selection, scorers, "select")
-
-
-def test_the_representatives_of_the_readme_are_a_sound_recipe(tmp_path: Path) -> None:
-    (content,) = [content for language, content in blocks("Choosing representatives") if language == "yaml"]
-    path = tmp_path / "recipe.yaml"
-    path.write_text(f"workspace: mill\ncorpus: [{{path: crawl.jsonl, source: web}}]\n{content}")
-    recipe = load_recipe(str(path))
-    assert models_of(recipe, wanted_models(recipe)) == ["tokenizer", "prior", "clusters"]
-    options = {name: {"model": "here"} | given for name, given in recipe.scorer_options().items()}
-    del options["facility_location"]["model"]
-    scorers = [make_scorer(name, given) for name, given in options.items()]
-    for selection in recipe.select:
-        compile_selection(recipe, selection, scorers, "select")
-    section = README.split("\n## Choosing representatives\n")[1].split("\n## ")[0]
-    (rule,) = re.findall(r"`(top: {by: \"[^`]*})`", section)
-    selection = Selection.model_validate({"name": "both", **yaml.safe_load(rule)})
-    rater = make_scorer("educational_value", {"model": "rater"})
-    compile_selection(recipe, selection, [*scorers, rater], "select")
