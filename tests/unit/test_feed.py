@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from feeds import batches_with_kills, global_batches, heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_folders import write_documents, write_rows
@@ -36,24 +37,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
     return write_rows(tmp_path_factory.mktemp("tokens") / "u", [50], identity="b", first=1000)
-
-
-def heads(batches):
-    """The first token of each sample: the number of its row."""
-    return [batch["tokens"][:, 0].tolist() for batch in batches]
-
-
-def global_batches(datasets, num_batches, *, world_size=1, state=None, **options):
-    """What all ranks together yield, and the state after it."""
-    ranks = []
-    for rank in range(world_size):
-        feed = TokenFeed(datasets, rank=rank, world_size=world_size, **options)
-        if state is not None:
-            feed.load_state_dict(state)
-        stream = iter(feed)
-        ranks.append([next(stream) for _ in range(num_batches)])
-    joined = [list(chain(*parts)) for parts in zip(*map(heads, ranks), strict=True)]
-    return joined, feed.state_dict()
 
 
 # The order.
@@ -207,12 +190,8 @@ def test_kills_and_other_world_sizes_change_nothing(folder, other, cuts, world_s
     mixture = [(folder, 0.7), (other, 0.3)]
     options = {"batch_size": 6, "epochs": None, "seed": 5}
     expected, _ = global_batches(mixture, 100, **options)
-    found, state = [], None
-    for world_size, num_batches in zip(world_sizes, [*cuts, 100 - sum(cuts)], strict=True):
-        if num_batches:
-            part, state = global_batches(mixture, num_batches, world_size=world_size, state=state, **options)
-            found += part
-    assert found == expected
+    stops = zip(world_sizes, [*cuts, 100 - sum(cuts)], strict=True)
+    assert batches_with_kills(mixture, stops, **options) == expected
 
 
 def test_fifty_kills_and_three_world_sizes_change_nothing(folder, other):
@@ -220,11 +199,8 @@ def test_fifty_kills_and_three_world_sizes_change_nothing(folder, other):
     options = {"batch_size": 6, "epochs": None, "seed": 5}
     lengths = np.random.default_rng(0).integers(1, 20, 51).tolist()
     expected, _ = global_batches(mixture, sum(lengths), **options)
-    found, state = [], None
-    for world_size, num_batches in zip(cycle([1, 3, 2]), lengths, strict=False):
-        part, state = global_batches(mixture, num_batches, world_size=world_size, state=state, **options)
-        found += part
-    assert found == expected
+    stops = zip(cycle([1, 3, 2]), lengths, strict=False)
+    assert batches_with_kills(mixture, stops, **options) == expected
 
 
 def test_state_is_plain_and_known_without_reading(folder, other):
@@ -315,98 +291,6 @@ def test_replay_takes_its_share_from_the_earlier_mixture():
         ("old", pytest.approx(0.15), "web"),
         ("older", pytest.approx(0.05)),
     ]
-
-
-# Draws that take turns.
-
-
-@pytest.fixture(scope="module")
-def draws(tmp_path_factory):
-    sizes = {"a": 40, "b": 30, "c": 50}
-    folder = tmp_path_factory.mktemp("draws")
-    return [
-        write_rows(folder / name, [size], identity=name, first=1000 * number)
-        for number, (name, size) in enumerate(sizes.items())
-    ]
-
-
-def test_draws_take_turns_and_each_goes_on_where_it_was(draws):
-    stream = iter(TokenFeed(draws, batch_size=4, refresh=3, epochs=None))
-    batches = heads(next(stream) for _ in range(30))
-    assert [{row // 1000 for row in batch} for batch in batches[:12]] == [
-        *[{0}] * 3,
-        *[{1}] * 3,
-        *[{2}] * 3,
-        *[{0}] * 3,
-    ]
-    for number, draw in enumerate(draws):
-        alone = chain(*heads(TokenFeed(draw, batch_size=2, epochs=2)))
-        mine = [row for batch in batches for row in batch if row // 1000 == number]
-        assert mine == list(alone)[: len(mine)]
-        assert len(mine) >= 36
-
-
-@settings(deadline=None, max_examples=15)
-@given(st.lists(st.integers(0, 30), min_size=2, max_size=2), st.permutations([1, 2, 3]))
-def test_kills_and_other_world_sizes_change_no_draw(draws, cuts, world_sizes):
-    options = {"batch_size": 6, "epochs": None, "seed": 5, "refresh": 7}
-    expected, _ = global_batches(draws, 90, **options)
-    found, state = [], None
-    for world_size, num_batches in zip(world_sizes, [*cuts, 90 - sum(cuts)], strict=True):
-        if num_batches:
-            part, state = global_batches(draws, num_batches, world_size=world_size, state=state, **options)
-            found += part
-    assert found == expected
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_workers_divide_the_batches_of_every_draw(draws, num_workers, monkeypatch):
-    monkeypatch.setattr(feed_module, "PLANNED_SAMPLES", 50)
-    options = {"batch_size": 4, "refresh": 3, "epochs": 2}
-    one = heads(TokenFeed(draws, **options))
-    feed = TokenFeed(draws, **options)
-    assert heads(DataLoader(feed, batch_size=None, num_workers=num_workers)) == one
-    feed.load_state_dict(feed.state_after(10))
-    assert heads(DataLoader(feed, batch_size=None, num_workers=num_workers)) == one[10:]
-
-
-def test_the_stream_of_draws_ends_where_one_is_used_up(draws):
-    batches = heads(TokenFeed(draws, batch_size=10, refresh=2))
-    assert [batch[0] // 1000 for batch in batches] == [0, 0, 1, 1, 2, 2, 0, 0, 1], "30 rows of the second"
-
-
-def test_a_draw_is_added_at_a_checkpoint(draws):
-    first = TokenFeed(draws[:2], batch_size=5, refresh=2, epochs=None)
-    stream = iter(first)
-    before = heads(next(stream) for _ in range(6))
-    assert [batch[0] // 1000 for batch in before] == [0, 0, 1, 1, 0, 0]
-    more = TokenFeed(draws, batch_size=5, refresh=2, epochs=None)
-    more.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    stream = iter(more)
-    after = heads(next(stream) for _ in range(6))
-    assert [batch[0] // 1000 for batch in after] == [0, 0, 1, 1, 2, 2]
-    rows = [row for batch in before + after for row in batch if row < 1000]
-    assert rows == list(chain(*heads(TokenFeed(draws[0], batch_size=5))))[: len(rows)]
-
-
-def test_draws_have_no_weights_and_a_mixture_has(draws):
-    for datasets, options, message in (
-        (
-            draws,
-            {},
-            r"found 3 datasets, 3 of them without a weight; expected \(folder, weight\) of each, or `ref",
-        ),
-        (
-            [(draw, 1) for draw in draws],
-            {"refresh": 5},
-            "refresh 5; expected at least 1 batch, and folders without",
-        ),
-        (draws, {"refresh": 0}, "refresh 0; expected at least 1 batch"),
-        ([*draws, draws[0]], {"refresh": 5}, "holds the same tokens twice"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            TokenFeed(datasets, batch_size=8, **options)
 
 
 def say_sources(folder, *sources):
