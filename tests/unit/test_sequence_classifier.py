@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_raters import END, FAMILIES, PADDING, PROSE, START, make_rater
-from tokenizers import Tokenizer
+from tiny_raters import END, FAMILIES, PADDING, PROSE, START, make_rater, mean_of_each_window
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from gristmill.models import padded_windows
@@ -44,18 +43,11 @@ def bert(tmp_path_factory):
 def by_hand(folder, texts, *, first_only=False):
     """Logits by transformers, one window at a time, float64[n, k]."""
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(CONTEXT)
-    rows = []
-    for text in texts:
-        encoding = tokenizer.encode(text)
-        logits, weights = [], []
-        for window in [encoding, *([] if first_only else encoding.overflowing)]:
-            with torch.inference_mode():
-                logits.append(model(input_ids=torch.tensor([window.ids])).logits[0].double().numpy())
-            weights.append(len(window.ids) - sum(window.special_tokens_mask))
-        rows.append(np.average(logits, axis=0, weights=weights))
-    return np.array(rows)
+
+    def read(ids):
+        return model(input_ids=ids).logits[0]
+
+    return mean_of_each_window(folder, texts, CONTEXT, read, first_only=first_only)
 
 
 def test_every_family_gives_the_logits_of_its_windows_one_at_a_time(family):

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny
-from tiny_raters import FAMILIES, PROSE, make_rater
-from tokenizers import Tokenizer
+from tiny_raters import FAMILIES, PROSE, make_rater, mean_of_each_window
 from transformers import AutoModel, AutoModelForMaskedLM
 
 from gristmill.models import padded_windows
@@ -47,20 +46,12 @@ def copied(bert, tmp_path):
 def by_hand(folder, texts, *, layer=-1, first=False):
     """Pooled states by transformers, one window at a time, float64[n, d]."""
     model = AutoModel.from_pretrained(folder).eval()
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(CONTEXT)
-    rows = []
-    for text in texts:
-        encoding = tokenizer.encode(text)
-        vectors, weights = [], []
-        for window in [encoding, *encoding.overflowing]:
-            with torch.inference_mode():
-                found = model(input_ids=torch.tensor([window.ids]), output_hidden_states=True)
-            states = found.hidden_states[layer][0].double().numpy()
-            vectors.append(states[0] if first else states.mean(axis=0))
-            weights.append(len(window.ids) - sum(window.special_tokens_mask))
-        rows.append(np.average(vectors, axis=0, weights=weights))
-    return np.array(rows)
+
+    def read(ids):
+        states = model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
+        return states[0] if first else states.double().mean(dim=0)
+
+    return mean_of_each_window(folder, texts, CONTEXT, read)
 
 
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])

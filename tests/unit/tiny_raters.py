@@ -1,5 +1,6 @@
 """Tiny sequence classifications made on the spot, saved as Hugging Face directories."""
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -88,3 +89,21 @@ def _around(tokenizer, before, after):
         single=f"{before} $A {after}", special_tokens=[(before, START), (after, END)]
     )
     return tokenizer
+
+
+def mean_of_each_window(folder, texts, context, read, *, first_only=False):
+    """What a model gives texts, one window of the context at a time, float64[n, k].
+
+    `read` asks it: tokens, int64[1, l] -> [k].
+    """
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(context)
+    rows = []
+    for text in texts:
+        encoding = tokenizer.encode(text)
+        windows = [encoding, *([] if first_only else encoding.overflowing)]
+        with torch.inference_mode():
+            outputs = [read(torch.tensor([window.ids])).double().numpy() for window in windows]
+        weights = [len(window.ids) - sum(window.special_tokens_mask) for window in windows]
+        rows.append(np.average(outputs, axis=0, weights=weights))
+    return np.array(rows)
